@@ -1,0 +1,54 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# Run the integration tests against the binaries of a build directory; `make check` calls it. It
+# writes nothing into the source directory, which may be read-only.
+#
+# usage: run-pytest.sh TOP_SRCDIR TOP_BUILDDIR [PYTEST ARGUMENT...]
+#
+# environment:
+#   PYTHON               the interpreter that has pytest (default: the system's, else python3)
+#   TENURE_LONG          1: the long tests, and only these
+#   TENURE_PYTEST_MARK   a pytest -m expression instead of the default "not long"
+#   TENURE_PYTEST_ARGS   more arguments, split at white space, for instance "-k rollback -x"
+set -eu
+
+srcdir=$(cd "$1" && pwd)
+builddir=$(cd "$2" && pwd)
+shift 2
+
+if [ -z "${PYTHON:-}" ]; then
+	PYTHON=python3
+	[ ! -x /usr/bin/python3 ] || PYTHON=/usr/bin/python3
+fi
+if ! "$PYTHON" -c 'import pytest' 2>/dev/null; then
+	echo "$PYTHON has no pytest; on Debian: apt-get install python3-pytest" >&2
+	echo "(make check-unit runs all tests but the integration tests)" >&2
+	exit 1
+fi
+
+TENURED=$builddir/tenured
+TENURECTL=$builddir/tenurectl
+TENURE_WORKER=$builddir/tests/worker
+TENURE_LOAD=$builddir/tests/load
+export TENURED TENURECTL TENURE_WORKER TENURE_LOAD
+for program in "$TENURED" "$TENURECTL" "$TENURE_WORKER" "$TENURE_LOAD"; do
+	if [ ! -x "$program" ]; then
+		echo "$program: not built" >&2
+		exit 1
+	fi
+done
+
+top_srcdir=$srcdir
+top_builddir=$builddir
+PYTHONDONTWRITEBYTECODE=1
+export top_srcdir top_builddir PYTHONDONTWRITEBYTECODE
+
+mark='not long'
+[ "${TENURE_LONG:-}" != 1 ] || mark=long
+mark=${TENURE_PYTEST_MARK:-$mark}
+
+cd "$builddir"
+# shellcheck disable=SC2086
+exec "$PYTHON" -m pytest -p no:cacheprovider --rootdir "$srcdir/tests/integration" -ra -m "$mark" \
+	${TENURE_PYTEST_ARGS:-} "$@" "$srcdir/tests/integration"
