@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Two rules explain most of this file. A socket that others may hold as well is never given other
+ * status flags: O_NONBLOCK belongs to the open file description that all holders share. And a
+ * socket is fit for traffic (options, owner, steering) before the first connection can reach it,
+ * not a moment after. */
+#include "sys/listen.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/tcp.h>
+#include <poll.h>
+#include <sys/stat.h>
+
+static int set_option(int fd, int level, int option, int value)
+{
+	return setsockopt(fd, level, option, &value, sizeof(value)) < 0 ? -errno : 0;
+}
+
+static int get_option(int fd, int level, int option, int *ret)
+{
+	socklen_t len = sizeof(*ret);
+
+	return getsockopt(fd, level, option, ret, &len) < 0 ? -errno : 0;
+}
+
+/* The FORCE variants pass the limits of net.core.rmem_max and wmem_max where we are allowed to. */
+static int set_buffer(int fd, int force, int option, uint64_t size)
+{
+	int value = size > INT_MAX / 2 ? INT_MAX / 2 : (int)size;
+
+	if (size == 0 || set_option(fd, SOL_SOCKET, force, value) >= 0)
+		return 0;
+	return set_option(fd, SOL_SOCKET, option, value);
+}
+
+/* All that must be said before bind(2). */
+static int open_inet(const struct address *a, const struct listen_options *o)
+{
+	_cleanup_close_ int fd = -1;
+	int r;
+
+	if (address_is_unix(a))
+		return -EINVAL;
+	fd = socket(address_family(a), address_socket_type(a) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+
+	/* On UDP it would be a silent share, as SO_REUSEPORT is. */
+	if (a->kind == ADDRESS_TCP) {
+		r = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+		if (r < 0)
+			return r;
+	}
+	if (address_family(a) == AF_INET6) {
+		r = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, o->v6only);
+		if (r < 0)
+			return r;
+	}
+	if (a->kind == ADDRESS_TCP && o->nodelay) {
+		r = set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+		if (r < 0)
+			return r;
+	}
+	r = set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, o->rcvbuf);
+	if (r < 0)
+		return r;
+	r = set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, o->sndbuf);
+	if (r < 0)
+		return r;
+	if (o->socket_uid != (uid_t)-1 && fchown(fd, o->socket_uid, (gid_t)-1) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+static int attach(int fd, const struct sock_fprog *filter)
+{
+	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, filter, sizeof(*filter)) < 0
+		       ? -errno
+		       : 0;
+}
+
+int listen_open_first(
+	const struct address *a, const struct listen_options *o, const struct sock_fprog *filter)
+{
+	_cleanup_close_ int fd = open_inet(a, o);
+	int r;
+
+	if (fd < 0)
+		return fd;
+
+	/* The group, to which the program belongs, is made by attaching it to a socket that the
+	 * kernel's look-up tables do not know yet: TCP until listen(2), UDP only until bind(2). */
+	if (filter && a->kind == ADDRESS_UDP) {
+		r = listen_make_group(fd);
+		if (r < 0)
+			return r;
+		r = attach(fd, filter);
+		if (r < 0)
+			return r;
+		r = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 0);
+		if (r < 0)
+			return r;
+	}
+	if (bind(fd, &a->sa, a->len) < 0)
+		return -errno;
+	r = listen_make_group(fd);
+	if (r < 0)
+		return r;
+	if (filter && a->kind == ADDRESS_TCP) {
+		r = attach(fd, filter);
+		if (r < 0)
+			return r;
+	}
+	return TAKE_FD(fd);
+}
+
+int listen_open_member(const struct address *a, const struct listen_options *o)
+{
+	_cleanup_close_ int fd = open_inet(a, o);
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = listen_make_group(fd);
+	if (r < 0)
+		return r;
+	if (bind(fd, &a->sa, a->len) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+static int socket_type(int fd)
+{
+	int type, r;
+
+	r = get_option(fd, SOL_SOCKET, SO_TYPE, &type);
+	return r < 0 ? r : type;
+}
+
+int listen_start(int fd, unsigned backlog)
+{
+	int type = socket_type(fd);
+
+	if (type < 0 || type == SOCK_DGRAM)
+		return MIN(type, 0);
+	return listen(fd, backlog > INT_MAX ? INT_MAX : (int)backlog) < 0 ? -errno : 0;
+}
+
+int listen_steer(int fd, const struct sock_filter *filter, size_t n)
+{
+	/* The kernel only reads it, but the structure's pointer is not const. */
+	union {
+		const struct sock_filter *in;
+		struct sock_filter *out;
+	} u = {.in = filter};
+	struct sock_fprog program = {.len = (unsigned short)n, .filter = u.out};
+
+	if (n == 0 || n > USHRT_MAX)
+		return -EINVAL;
+	return attach(fd, &program);
+}
+
+int listen_unsteer(int fd)
+{
+	int unused = 0;
+
+	/* ENOENT: there is no program. EINVAL: there is no group, or none of a kernel's kind. */
+	if (setsockopt(fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, &unused, sizeof(unused)) < 0 &&
+		errno != ENOENT && errno != EINVAL)
+		return -errno;
+	return 0;
+}
+
+int listen_make_group(int fd)
+{
+	return set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+}
+
+static int query_datagram(int fd, struct listen_state *ret)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	if (poll(&p, 1, 0) < 0)
+		return -errno;
+	*ret = (struct listen_state){.accepting = true, .queue = (p.revents & POLLIN) != 0};
+	return 0;
+}
+
+int listen_query(int fd, struct listen_state *ret)
+{
+	struct tcp_info info;
+	socklen_t len = offsetof(struct tcp_info, tcpi_lost);
+	int accepting, r;
+
+	r = get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &accepting);
+	if (r < 0)
+		return r;
+	*ret = (struct listen_state){.accepting = accepting != 0};
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) >= 0) {
+		/* In other states the two fields count segments. */
+		if (accepting) {
+			ret->queue = info.tcpi_unacked;
+			ret->queue_max = info.tcpi_sacked;
+		}
+		return 0;
+	}
+	if (socket_type(fd) == SOCK_DGRAM)
+		return query_datagram(fd, ret);
+	return -EOPNOTSUPP;
+}
+
+int listen_nudge(int fd)
+{
+	int accepting, type = socket_type(fd), r;
+
+	if (type < 0 || type == SOCK_DGRAM)
+		return MIN(type, 0);
+	r = get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &accepting);
+	if (r < 0)
+		return r;
+	if (!accepting)
+		return -ENOTCONN;
+	return shutdown(fd, SHUT_WR) < 0 ? -errno : 0;
+}
+
+/* shutdown(2) does not keep datagrams from an unconnected socket; a peer does. Its own address is
+ * one that can be reached from it; the port is discard's. */
+static void retire_datagram(int fd)
+{
+	struct address own, peer;
+
+	if (socket_address(fd, &own) < 0 || address_is_unix(&own))
+		return;
+	address_loopback_of(&own, &peer);
+	if (address_family(&peer) == AF_INET)
+		peer.in4.sin_port = htons(9);
+	else
+		peer.in6.sin6_port = htons(9);
+	(void)connect(fd, &peer.sa, peer.len);
+}
+
+void listen_shutdown_take(int *fd)
+{
+	if (*fd < 0)
+		return;
+	if (socket_type(*fd) == SOCK_DGRAM)
+		retire_datagram(*fd);
+	else
+		(void)shutdown(*fd, SHUT_RDWR);
+	*fd = close_fd(*fd);
+}
+
+int listen_reset_queue(int fd, unsigned max)
+{
+	static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+	unsigned n;
+
+	for (n = 0; n < MIN(max, (unsigned)INT_MAX); n++) {
+		struct pollfd p = {.fd = fd, .events = POLLIN};
+		_cleanup_close_ int connection = -1;
+
+		/* A holder may have made the socket blocking, so ask first. */
+		if (poll(&p, 1, 0) < 0)
+			return -errno;
+		if (!(p.revents & POLLIN))
+			break;
+		if (socket_type(fd) == SOCK_DGRAM) {
+			if (recv(fd, NULL, 0, MSG_DONTWAIT) < 0 && errno == EAGAIN)
+				break;
+			continue;
+		}
+		connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		if (connection < 0) {
+			/* A connection that its client has given up is one less to reset. */
+			if (errno == ECONNABORTED || errno == EINTR)
+				continue;
+			if (errno == EAGAIN || errno == EINVAL)
+				break;
+			return -errno;
+		}
+		(void)setsockopt(connection, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	}
+	return (int)n;
+}
+
+int socket_inode(int fd, uint64_t *ret)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISSOCK(st.st_mode))
+		return -ENOTSOCK;
+	*ret = st.st_ino;
+	return 0;
+}
+
+int socket_cookie(int fd, uint64_t *ret)
+{
+	socklen_t len = sizeof(*ret);
+
+	return getsockopt(fd, SOL_SOCKET, SO_COOKIE, ret, &len) < 0 ? -errno : 0;
+}
+
+int socket_address(int fd, struct address *ret)
+{
+	struct sockaddr_storage storage;
+	socklen_t len = sizeof(storage);
+	int type = socket_type(fd);
+
+	if (type < 0)
+		return type;
+	if (getsockname(fd, (struct sockaddr *)&storage, &len) < 0)
+		return -errno;
+	return address_from_sockaddr(
+		(const struct sockaddr *)&storage, MIN(len, (socklen_t)sizeof(storage)), type, ret);
+}
