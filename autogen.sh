@@ -1,5 +1,169 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
+#
+# Makes ./configure from a checkout. With "demo" or "check" it does everything a new user needs:
+# installs what is missing, builds in ./build, and runs the demonstration or all the tests.
 set -eu
+
+usage()
+{
+	cat <<'END'
+usage: ./autogen.sh                  make ./configure
+       ./autogen.sh demo [--yes]     install what is missing, build in ./build, run the demonstration
+       ./autogen.sh check [--yes]    the same, and run every test
+
+  -y, --yes     install without asking (without a terminal nobody is asked)
+  -h, --help    this text
+END
+}
+
+verb=
+yes=no
+for argument; do
+	case $argument in
+	demo | check)
+		if [ -n "$verb" ]; then
+			usage >&2
+			exit 2
+		fi
+		verb=$argument
+		;;
+	-y | --yes) yes=yes ;;
+	-h | --help)
+		usage
+		exit 0
+		;;
+	*)
+		echo "$0: unknown argument: $argument" >&2
+		usage >&2
+		exit 2
+		;;
+	esac
+done
+
 cd "$(dirname "$0")"
-exec autoreconf --force --install
+
+# Servers live in sbin, which an ordinary user's PATH often lacks.
+have_command()
+{
+	PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin command -v "$1" >/dev/null 2>&1
+}
+
+have_module()
+{
+	have_command pkg-config && pkg-config --exists "$1"
+}
+
+have_pytest()
+{
+	/usr/bin/python3 -c 'import pytest' >/dev/null 2>&1 ||
+		python3 -c 'import pytest' >/dev/null 2>&1
+}
+
+# need PACKAGE TEST...: note the package unless the test succeeds.
+missing=
+need()
+{
+	package=$1
+	shift
+	"$@" || missing="$missing $package"
+}
+
+find_missing()
+{
+	need gcc have_command gcc
+	# gcc alone does not bring the C library's headers along.
+	need libc6-dev test -e /usr/include/stdlib.h
+	need make have_command make
+	need autoconf have_command autoconf
+	need automake have_command automake
+	need pkg-config have_command pkg-config
+	need libsystemd-dev have_module 'libsystemd >= 252'
+	need libyaml-dev have_module yaml-0.1
+	need libjansson-dev have_module 'jansson >= 2.13'
+	need check have_module 'check >= 0.15'
+	need scdoc have_command scdoc
+	[ "$verb" = check ] || return 0
+	need python3-pytest have_pytest
+	need iproute2 have_command ip
+	need curl have_command curl
+	need clang-format have_command clang-format
+	need gunicorn have_command gunicorn
+	need haproxy have_command haproxy
+	need lighttpd have_command lighttpd
+	need nodejs have_command node
+}
+
+# What is going to run is shown first; on a terminal it is also asked for.
+install_missing()
+{
+	if ! have_command apt-get; then
+		echo "These are missing (as Debian names them; install them with your system's tools):" >&2
+		echo "   $missing" >&2
+		exit 1
+	fi
+
+	as_root=
+	if [ "$(id -u)" -ne 0 ]; then
+		as_root=sudo
+		if ! have_command sudo; then
+			echo "These packages are missing:$missing" >&2
+			echo "sudo is not there; as root:" >&2
+			echo "    apt-get install --no-install-recommends$missing" >&2
+			exit 1
+		fi
+	fi
+
+	echo "These packages are missing:$missing"
+	echo "They would be installed by:"
+	echo
+	echo "    ${as_root:+$as_root }apt-get update"
+	echo "    ${as_root:+$as_root }apt-get install --no-install-recommends$missing"
+	echo
+	case "$missing " in
+	*' haproxy '* | *' lighttpd '*)
+		echo "(The tests run haproxy and lighttpd themselves. Where systemd is running, Debian also"
+		echo "starts their services: \"systemctl disable --now haproxy lighttpd\" undoes that.)"
+		echo
+		;;
+	esac
+	if [ "$yes" = no ] && [ -t 0 ]; then
+		printf 'Install them now? [y/N] '
+		read -r answer || answer=
+		case $answer in
+		[yY] | [yY][eE][sS]) ;;
+		*)
+			echo "Nothing was installed." >&2
+			exit 1
+			;;
+		esac
+	fi
+	$as_root apt-get update
+	# shellcheck disable=SC2086
+	$as_root env DEBIAN_FRONTEND=noninteractive \
+		apt-get install --yes --no-install-recommends $missing
+}
+
+if [ -n "$verb" ]; then
+	find_missing
+	[ -z "$missing" ] || install_missing
+fi
+
+for tool in autoconf automake pkg-config; do
+	if ! have_command "$tool"; then
+		echo "$0: $tool not found (Debian: apt-get install autoconf automake pkg-config)" >&2
+		exit 1
+	fi
+done
+autoreconf --force --install
+[ -n "$verb" ] || exit 0
+
+jobs=$(nproc 2>/dev/null || echo 1)
+mkdir -p build
+cd build
+../configure --quiet
+make -j"$jobs"
+case $verb in
+check) exec make -j"$jobs" check ;;
+demo) exec sh ../tests/demo.sh "$(pwd)" ;;
+esac

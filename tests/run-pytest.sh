@@ -48,6 +48,10 @@ mark='not long'
 [ "${TENURE_LONG:-}" != 1 ] || mark=long
 mark=${TENURE_PYTEST_MARK:-$mark}
 
+# Servers live in sbin, which an ordinary user's PATH often lacks.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export PATH
+
 cd "$builddir"
 # shellcheck disable=SC2086
 exec "$PYTHON" -m pytest -p no:cacheprovider --rootdir "$srcdir/tests/integration" -ra -m "$mark" \
