@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The model of one listener's SO_REUSEPORT array. The kernel offers no way to ask for it, so we repeat what it does: a socket
+ * that begins to listen goes to the end; when one leaves, the last moves into its place. Sockets are named by lane (which
+ * generation's) and slot (which worker's; 0 alone when shared). */
+#pragma once
+
+#include "base/util.h"
+
+struct lane_socket {
+	unsigned lane;
+	unsigned slot;
+	int fd; /* kept for the caller, never used here */
+};
+
+struct lanes {
+	struct lane_socket *sockets; /* [i] is index i of the kernel's array */
+	size_t n, capacity;
+};
+
+void lanes_done(struct lanes *l); /* does not close fds */
+/* A socket that has begun to listen: its index, or -ENOMEM, -EEXIST (that lane and slot are there). */
+int lanes_append(struct lanes *l, unsigned lane, unsigned slot, int fd);
+/* A socket that has left: *ret_fd (may be NULL) is its fd. 0 or -ENOENT. */
+int lanes_remove(struct lanes *l, unsigned lane, unsigned slot, int *ret_fd);
+/* It was shut down and listens again: its new index, the last; or -ENOENT. */
+int lanes_relisten(struct lanes *l, unsigned lane, unsigned slot);
+/* The socket, or NULL. Valid until the next change. */
+struct lane_socket *lanes_find(const struct lanes *l, unsigned lane, unsigned slot);
+/* Index in the array, or -ENOENT. */
+int lanes_index(const struct lanes *l, unsigned lane, unsigned slot);
+/* How many slots the lane has (its highest slot + 1). */
+unsigned lanes_slots(const struct lanes *l, unsigned lane);
+/* Indices of the lane's sockets whose slot is set in active (n_active entries; NULL: all), into ret (room for l->n). Returns how many. */
+size_t lanes_indices(const struct lanes *l, unsigned lane, const bool *active, size_t n_active, uint32_t *ret);
