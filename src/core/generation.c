@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/generation.h"
+
+/* How often a retiring worker's queue and connections are looked at: soon at first, then less
+ * often. */
+#define POLL_FIRST_USEC (2 * USEC_PER_MSEC)
+#define POLL_MOST_USEC (250 * USEC_PER_MSEC)
+/* A queue whose owners keep dying is given up after this many processes. */
+#define RESCUES_MAX 3u
+
+static uint64_t later(uint64_t now, uint64_t wait)
+{
+	return wait >= USEC_INFINITY - now ? USEC_INFINITY : now + wait;
+}
+
+const char *generation_state_to_string(enum generation_state s)
+{
+	switch (s) {
+	case GENERATION_STARTING:
+		return "starting";
+	case GENERATION_SERVING:
+		return "serving";
+	case GENERATION_WARM:
+		return "warm";
+	case GENERATION_PARKED:
+		return "parked";
+	case GENERATION_RETIRING:
+		return "draining";
+	}
+	return "unknown";
+}
+
+void policy_from_config(struct policy *p, const struct service_config *c)
+{
+	*p = (struct policy){
+		.workers = c->workers,
+		.strategy = c->upgrade.strategy,
+		.surge = c->upgrade.surge,
+		.n_steps = c->upgrade.n_steps,
+		.soak_usec = c->upgrade.soak_usec,
+		.keep_warm_usec = c->upgrade.keep_warm_usec,
+		.overlap = c->upgrade.overlap,
+		.ready_timeout_usec = c->ready.timeout_usec,
+		.drain = c->drain,
+		.restart = c->restart.policy,
+		.backoff = {c->restart.backoff_from_usec, c->restart.backoff_to_usec,
+			    c->restart.limit_within_usec, c->restart.limit_starts},
+	};
+	memcpy(p->steps, c->upgrade.steps, sizeof(p->steps));
+}
+
+struct generation *generation_new(unsigned number, const struct policy *policy, uint64_t listeners)
+{
+	struct generation *g = calloc(1, sizeof(*g));
+
+	if (!g)
+		return NULL;
+	g->number = number;
+	g->lane = LANE_NONE;
+	g->policy = *policy;
+	g->listeners = listeners;
+	g->warm_until_usec = USEC_INFINITY;
+	if (generation_grow(g, policy->workers) < 0)
+		return generation_free(g);
+	return g;
+}
+
+struct generation *generation_free(struct generation *g)
+{
+	if (g)
+		free(g->workers);
+	free(g);
+	return NULL;
+}
+
+int generation_grow(struct generation *g, unsigned n)
+{
+	struct worker *workers;
+
+	if (n > g->n_workers) {
+		workers = realloc(g->workers, n * sizeof(*workers));
+		if (!workers)
+			return -ENOMEM;
+		g->workers = workers;
+		for (; g->n_workers < n; g->n_workers++)
+			workers[g->n_workers] = (struct worker){
+				.index = g->n_workers,
+				.state = WORKER_STOPPED,
+				.backoff = BACKOFF_NULL,
+				.deadline_usec = USEC_INFINITY,
+				.poll_usec = USEC_INFINITY,
+			};
+	}
+	g->wanted = n;
+	return 0;
+}
+
+static void add(struct effects *ret, enum effect_kind kind, const struct generation *g,
+	const struct worker *w)
+{
+	effects_add(
+		ret, (struct effect){.kind = kind, .generation = g->number, .worker = w->index});
+}
+
+static void report(
+	struct effects *ret, enum report what, const struct generation *g, const struct worker *w)
+{
+	effects_add(ret, (struct effect){.kind = EFFECT_REPORT,
+				 .report = what,
+				 .reason = g->reason,
+				 .generation = g->number,
+				 .worker = w ? w->index : NO_WORKER});
+}
+
+/* Deadlines a transition asks for. A state without one never waits. */
+static void arm(struct generation *g, struct worker *w, unsigned actions, uint64_t now)
+{
+	const struct drain_config *drain = &g->policy.drain;
+
+	if (actions & WORKER_DO_DISARM)
+		w->deadline_usec = w->poll_usec = USEC_INFINITY;
+	if (actions & WORKER_DO_ARM_READY)
+		w->deadline_usec = later(now, g->policy.ready_timeout_usec);
+	if (actions & WORKER_DO_ARM_BACKOFF)
+		w->deadline_usec = later(now, w->backoff_usec);
+	if (actions & WORKER_DO_ARM_SETTLE) {
+		/* The share was lost when steering changed, not when the retirement began. A single
+		 * worker of a lane that keeps its share (scaling down) loses it now. */
+		uint64_t lost = g->weight == 0 ? g->zero_since_usec : now;
+		w->deadline_usec = MAX(now, later(lost, drain->settle_usec));
+	}
+	if (actions & WORKER_DO_ARM_EMPTY)
+		w->deadline_usec = later(now, drain->settle_timeout_usec);
+	if (actions & WORKER_DO_ARM_IDLE)
+		w->deadline_usec = later(now, drain->idle_wait_usec);
+	if (actions & WORKER_DO_ARM_DRAIN)
+		w->deadline_usec = later(now, drain->timeout_usec);
+	if (actions & WORKER_DO_ARM_KILL)
+		w->deadline_usec = later(now, drain->kill_after_usec);
+	if (actions & (WORKER_DO_ARM_EMPTY | WORKER_DO_ARM_IDLE))
+		w->poll_usec = now;
+	else if (actions & (WORKER_DO_ARM_SETTLE | WORKER_DO_ARM_READY | WORKER_DO_ARM_DRAIN |
+				   WORKER_DO_ARM_KILL | WORKER_DO_ARM_BACKOFF))
+		w->poll_usec = USEC_INFINITY;
+}
+
+static void act(struct generation *g, struct worker *w, unsigned actions, struct effects *ret)
+{
+	static const struct {
+		unsigned action;
+		enum effect_kind effect;
+	} map[] = {
+	/* Steering first: nothing new may be on its way to a worker that is about to be
+  told to go. */
+		{WORKER_DO_STEER,		  EFFECT_STEER	      },
+		{WORKER_DO_SIGNAL_DRAIN,	 EFFECT_SIGNAL_DRAIN   },
+		{WORKER_DO_SIGNAL_TERM,	EFFECT_SIGNAL_TERM	  },
+		{WORKER_DO_SIGNAL_ABORT,	 EFFECT_SIGNAL_ABORT   },
+		{WORKER_DO_SIGNAL_KILL,	EFFECT_SIGNAL_KILL	  },
+		{WORKER_DO_SPAWN,		  EFFECT_SPAWN	      },
+		{WORKER_DO_WATCH_READINESS, EFFECT_WATCH_READINESS},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(map); i++)
+		if (actions & map[i].action)
+			add(ret, map[i].effect, g, w);
+}
+
+static void tell(struct generation *g, struct worker *w, enum worker_state from,
+	enum worker_event on, struct effects *ret)
+{
+	if (w->state == WORKER_READY && from == WORKER_STARTING)
+		report(ret, REPORT_WORKER_READY, g, w);
+	else if (on == WORKER_ON_EXIT_RESPAWN || on == WORKER_ON_EXIT_RESCUE)
+		report(ret, REPORT_WORKER_RESPAWN, g, w);
+	else if (w->state == WORKER_BACKOFF && from != WORKER_BACKOFF)
+		report(ret, REPORT_WORKER_BACKOFF, g, w);
+	else if (w->state == WORKER_DRAINING && from != WORKER_DRAINING)
+		report(ret, REPORT_WORKER_DRAINING, g, w);
+	else if (w->state == WORKER_ESCALATED && from != WORKER_ESCALATED)
+		report(ret, REPORT_WORKER_ESCALATED, g, w);
+	else if (w->state == WORKER_KILLED && from != WORKER_KILLED)
+		report(ret, REPORT_WORKER_KILLED, g, w);
+	else if (w->state == WORKER_STOPPED && from != WORKER_STOPPED)
+		report(ret, REPORT_WORKER_GONE, g, w);
+}
+
+int generation_worker_event(struct generation *g, struct worker *w, enum worker_event on,
+	uint64_t now, struct effects *ret)
+{
+	const struct worker_transition *t = worker_transition(w->state, on);
+	enum worker_state from = w->state;
+
+	if (!t)
+		return -EPROTO;
+	if (t->actions & WORKER_DO_SPAWN) {
+		w->was_ready = false;
+		w->restarts += on != WORKER_ON_START && on != WORKER_ON_UNRETIRE;
+	}
+	if (t->to == WORKER_READY)
+		w->was_ready = true;
+	if (t->to != w->state)
+		w->since_usec = now;
+	w->state = t->to;
+	arm(g, w, t->actions, now);
+	act(g, w, t->actions, ret);
+	tell(g, w, from, on, ret);
+	return 0;
+}
+
+void generation_start(struct generation *g, unsigned n, uint64_t now, struct effects *ret)
+{
+	for (unsigned i = 0; i < MIN(n, g->n_workers); i++)
+		if (g->workers[i].state == WORKER_STOPPED)
+			(void)generation_worker_event(g, &g->workers[i], WORKER_ON_START, now, ret);
+}
+
+/* Would somebody else accept what is in this worker's queue? */
+static bool queue_has_other_owner(const struct generation *g, const struct worker *w)
+{
+	if (g->policy.per_worker)
+		return false;
+	for (unsigned i = 0; i < g->n_workers; i++) {
+		const struct worker *other = &g->workers[i];
+		if (other != w &&
+			(other->state == WORKER_READY || worker_state_is_leaving(other->state)))
+			return true;
+	}
+	return false;
+}
+
+void generation_retire_worker(
+	struct generation *g, struct worker *w, bool at_once, uint64_t now, struct effects *ret)
+{
+	/* Where the lane was never steered to there is nothing to settle. Where others go on
+	 * accepting from the same queue, or the kernel lets nobody be kept from it, only the worker
+	 * itself can stop. */
+	bool settle = !at_once && g->policy.steered && g->had_weight &&
+		      (g->policy.per_worker || g->weight == 0);
+
+	w->retiring = true;
+	if (w->state == WORKER_BACKOFF && queue_has_other_owner(g, w))
+		settle = false;
+	(void)generation_worker_event(
+		g, w, settle ? WORKER_ON_RETIRE : WORKER_ON_RETIRE_NOW, now, ret);
+}
+
+void generation_retire(
+	struct generation *g, enum reason reason, bool at_once, uint64_t now, struct effects *ret)
+{
+	if (g->state != GENERATION_RETIRING) {
+		g->state = GENERATION_RETIRING;
+		g->since_usec = now;
+		g->reason = reason;
+		report(ret, REPORT_GENERATION_DRAINING, g, NULL);
+	}
+	for (unsigned i = 0; i < g->n_workers; i++)
+		generation_retire_worker(g, &g->workers[i], at_once, now, ret);
+}
+
+void generation_unretire(struct generation *g, uint64_t now, struct effects *ret)
+{
+	for (unsigned i = 0; i < g->wanted; i++) {
+		struct worker *w = &g->workers[i];
+
+		w->retiring = false;
+		w->rescues = 0;
+		(void)generation_worker_event(g, w, WORKER_ON_UNRETIRE, now, ret);
+		/* One that had been ready and was not told anything is ready still. */
+		if (w->state == WORKER_STARTING && w->was_ready)
+			(void)generation_worker_event(g, w, WORKER_ON_BECAME_READY, now, ret);
+	}
+}
+
+void generation_kill(struct generation *g, uint64_t now, struct effects *ret)
+{
+	for (unsigned i = 0; i < g->n_workers; i++) {
+		g->workers[i].retiring = true;
+		(void)generation_worker_event(g, &g->workers[i], WORKER_ON_KILL, now, ret);
+	}
+}
+
+static bool shall_rescue(const struct generation *g, const struct worker *w)
+{
+	return (w->state == WORKER_SETTLING || w->state == WORKER_EMPTYING) &&
+	       w->rescues < RESCUES_MAX && !queue_has_other_owner(g, w);
+}
+
+enum worker_event generation_exit_event(
+	struct generation *g, struct worker *w, bool clean, uint64_t now)
+{
+	uint64_t wait;
+
+	if (g->state == GENERATION_RETIRING || g->state == GENERATION_PARKED || w->retiring) {
+		if (!shall_rescue(g, w))
+			return WORKER_ON_EXIT_FINAL;
+		w->rescues++;
+		return WORKER_ON_EXIT_RESCUE;
+	}
+	if (g->policy.restart == RESTART_NEVER ||
+		(g->policy.restart == RESTART_ON_FAILURE && clean))
+		return WORKER_ON_EXIT_FINAL;
+	/* Told to go, then wanted again: not a failure. */
+	if (w->state == WORKER_DRAINING || w->state == WORKER_ESCALATED)
+		return WORKER_ON_EXIT_RESPAWN;
+	wait = backoff_failed(&w->backoff, &g->policy.backoff, now, w->was_ready, !g->proven);
+	if (wait == USEC_INFINITY) {
+		g->given_up = true;
+		return WORKER_ON_EXIT_FINAL;
+	}
+	if (wait == 0)
+		return WORKER_ON_EXIT_RESPAWN;
+	w->backoff_usec = wait;
+	return WORKER_ON_EXIT_BACKOFF;
+}
+
+unsigned generation_ready(const struct generation *g)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < g->n_workers; i++)
+		n += g->workers[i].state == WORKER_READY;
+	return n;
+}
+
+bool generation_first_ready(const struct generation *g, unsigned n)
+{
+	for (unsigned i = 0; i < MIN(n, g->n_workers); i++)
+		if (g->workers[i].state != WORKER_READY)
+			return false;
+	return true;
+}
+
+bool generation_has_process(const struct generation *g)
+{
+	for (unsigned i = 0; i < g->n_workers; i++)
+		if (g->workers[i].state != WORKER_STOPPED)
+			return true;
+	return false;
+}
+
+bool generation_is_settled(const struct generation *g)
+{
+	for (unsigned i = 0; i < g->n_workers; i++)
+		if (g->workers[i].state == WORKER_SETTLING ||
+			g->workers[i].state == WORKER_EMPTYING)
+			return false;
+	return true;
+}
+
+bool generation_can_return(const struct generation *g)
+{
+	unsigned n = 0;
+
+	if (g->failed)
+		return false;
+	for (unsigned i = 0; i < g->wanted; i++)
+		n += g->workers[i].was_ready &&
+		     (g->workers[i].state == WORKER_READY ||
+			     worker_state_is_leaving(g->workers[i].state));
+	return n == g->wanted;
+}
+
+void generation_set_weight(struct generation *g, unsigned weight, uint64_t now)
+{
+	if (g->weight != 0 && weight == 0)
+		g->zero_since_usec = now;
+	g->weight = weight;
+	g->had_weight |= weight > 0;
+}
+
+/* Twice as long each time, from POLL_FIRST to POLL_MOST, measured from the start of the state. */
+static uint64_t next_poll(const struct worker *w, uint64_t now)
+{
+	uint64_t age = now - w->since_usec;
+
+	return later(now, MIN(MAX(age, POLL_FIRST_USEC), POLL_MOST_USEC));
+}
+
+static void worker_tick(struct generation *g, struct worker *w, uint64_t now, struct effects *ret)
+{
+	static const struct {
+		enum worker_state state;
+		enum worker_event on;
+	} due[] = {
+		{WORKER_STARTING,  WORKER_ON_READY_TIMEOUT},
+		{WORKER_BACKOFF,	 WORKER_ON_BACKOFF_OVER },
+		{WORKER_SETTLING,  WORKER_ON_SETTLED	   },
+		{WORKER_EMPTYING,  WORKER_ON_EMPTY	 },
+		{WORKER_IDLING,	WORKER_ON_IDLE	      },
+		{WORKER_DRAINING,  WORKER_ON_DRAIN_TIMEOUT},
+		{WORKER_ESCALATED, WORKER_ON_KILL_TIMEOUT },
+		{WORKER_KILLED,	WORKER_ON_KILL_TIMEOUT },
+	};
+
+	if (w->deadline_usec <= now) {
+		enum worker_state state = w->state;
+		w->deadline_usec = USEC_INFINITY;
+		if (state == WORKER_EMPTYING)
+			report(ret, REPORT_QUEUE_ABANDONED, g, w);
+		for (size_t i = 0; i < ARRAY_SIZE(due); i++)
+			if (due[i].state == state) {
+				(void)generation_worker_event(g, w, due[i].on, now, ret);
+				break;
+			}
+	}
+	if (w->poll_usec <= now) {
+		w->poll_usec = next_poll(w, now);
+		if (w->state == WORKER_EMPTYING)
+			add(ret, EFFECT_QUERY_QUEUE, g, w);
+		else if (w->state == WORKER_IDLING)
+			add(ret, EFFECT_COUNT_CONNECTIONS, g, w);
+		else
+			w->poll_usec = USEC_INFINITY;
+	}
+}
+
+void generation_tick(struct generation *g, uint64_t now, struct effects *ret)
+{
+	for (unsigned i = 0; i < g->n_workers; i++)
+		worker_tick(g, &g->workers[i], now, ret);
+}
+
+uint64_t generation_next_deadline(const struct generation *g)
+{
+	uint64_t next = g->state == GENERATION_WARM ? g->warm_until_usec : USEC_INFINITY;
+
+	for (unsigned i = 0; i < g->n_workers; i++)
+		next = MIN(next, MIN(g->workers[i].deadline_usec, g->workers[i].poll_usec));
+	return next;
+}
+
+void generation_active_slots(const struct generation *g, bool *ret)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < g->n_workers; i++)
+		any |= ret[i] = g->workers[i].state == WORKER_READY;
+	for (unsigned i = 0; !any && i < g->n_workers; i++)
+		ret[i] = i < g->wanted;
+}

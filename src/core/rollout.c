@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/rollout.h"
+
+#include "core/service.h"
+
+const char *rollout_phase_to_string(enum rollout_phase p)
+{
+	switch (p) {
+	case ROLLOUT_NONE:
+		return "none";
+	case ROLLOUT_WAITING:
+	case ROLLOUT_STOPPING_OLD:
+	case ROLLOUT_STARTING:
+		return "starting";
+	case ROLLOUT_SOAKING:
+		return "soaking";
+	case ROLLOUT_SETTLING:
+		return "settling";
+	case ROLLOUT_RESTORING:
+		return "rollingBack";
+	}
+	return "unknown";
+}
+
+static void report(struct effects *ret, enum report what, const struct rollout *r,
+	enum reason reason, unsigned worker, unsigned value)
+{
+	effects_add(ret, (struct effect){.kind = EFFECT_REPORT,
+				 .report = what,
+				 .reason = reason,
+				 .generation = r->to,
+				 .worker = worker,
+				 .value = value});
+}
+
+static void steer(const struct rollout *r, struct effects *ret)
+{
+	effects_add(ret,
+		(struct effect){.kind = EFFECT_STEER, .generation = r->to, .worker = NO_WORKER});
+}
+
+static void plan_add(struct rollout_step *steps, unsigned *n, unsigned workers, unsigned weight)
+{
+	if (*n < CONFIG_WORKERS_MAX)
+		steps[(*n)++] = (struct rollout_step){workers, weight};
+}
+
+/* Workers for a share of new connections: as many as carry that share, at least one. */
+static unsigned workers_for(unsigned workers, unsigned share)
+{
+	return MAX(1u, (unsigned)(((uint64_t)workers * share + SHARE_MAX - 1) / SHARE_MAX));
+}
+
+unsigned rollout_plan(const struct policy *p, unsigned pause_at, struct rollout_step *ret)
+{
+	struct rollout_step steps[CONFIG_WORKERS_MAX];
+	unsigned n = 0, out = 0, batch, last = 0;
+
+	switch (p->strategy) {
+	case STRATEGY_ROLLING:
+		batch = workers_for(p->workers, p->surge);
+		for (unsigned k = batch; k < p->workers; k += batch)
+			plan_add(steps, &n, k, (unsigned)((uint64_t)SHARE_MAX * k / p->workers));
+		break;
+	case STRATEGY_CANARY:
+		for (size_t i = 0; i < p->n_steps; i++)
+			if (p->steps[i] < SHARE_MAX)
+				plan_add(steps, &n, workers_for(p->workers, p->steps[i]),
+					p->steps[i]);
+		break;
+	case STRATEGY_BLUE_GREEN:
+	case STRATEGY_RECREATE:
+		break;
+	}
+	if (n == CONFIG_WORKERS_MAX)
+		n--;
+	plan_add(steps, &n, p->workers, SHARE_MAX);
+
+	/* A pause needs a step that ends at its share. */
+	for (unsigned i = 0; i < n; i++) {
+		if (p->strategy != STRATEGY_RECREATE && last < pause_at &&
+			pause_at < steps[i].weight)
+			plan_add(ret, &out,
+				MAX(workers_for(p->workers, pause_at),
+					i ? steps[i - 1].workers : 1),
+				pause_at);
+		last = steps[i].weight;
+		plan_add(ret, &out, steps[i].workers, steps[i].weight);
+	}
+	ret[out - 1] = (struct rollout_step){p->workers, SHARE_MAX};
+	return out;
+}
+
+bool rollout_is_open(const struct rollout *r)
+{
+	return r->phase != ROLLOUT_NONE && r->phase != ROLLOUT_SETTLING;
+}
+
+bool rollout_depends_on(const struct service *s, const struct generation *g)
+{
+	const struct rollout *r = &s->rollout;
+
+	return r->to == g->number && r->from != 0 &&
+	       (r->phase == ROLLOUT_STARTING || r->phase == ROLLOUT_SOAKING);
+}
+
+static bool lane_is_used(const struct service *s, unsigned lane)
+{
+	for (size_t i = 0; i < s->n_generations; i++)
+		if (s->generations[i]->lane == lane)
+			return true;
+	return false;
+}
+
+static unsigned free_lane(const struct service *s)
+{
+	unsigned lane = 0;
+
+	while (lane_is_used(s, lane))
+		lane++;
+	return lane;
+}
+
+/* Generations that still have, or may get, processes; the one that waits for room does not count.
+ */
+static unsigned alive(const struct service *s)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < s->n_generations; i++)
+		n += s->generations[i]->lane != LANE_NONE;
+	return n;
+}
+
+static void set_weights(struct service *s, struct generation *to, unsigned weight, uint64_t now)
+{
+	struct generation *from = service_generation(s, s->rollout.from);
+
+	generation_set_weight(to, from ? weight : SHARE_MAX, now);
+	if (from)
+		generation_set_weight(from, SHARE_MAX - weight, now);
+}
+
+static void end(struct service *s, enum reason reason, unsigned worker, struct effects *ret)
+{
+	struct rollout *r = &s->rollout;
+
+	r->phase = ROLLOUT_NONE;
+	r->paused = false;
+	r->reason = reason;
+	r->deadline_usec = USEC_INFINITY;
+	report(ret, REPORT_ROLLOUT_ENDED, r, reason, worker, 0);
+}
+
+/* There is room: give the new generation its lane and start. */
+static void open_lane(struct service *s, struct generation *to, uint64_t now, struct effects *ret)
+{
+	struct rollout *r = &s->rollout;
+	struct generation *from = service_generation(s, r->from);
+
+	to->lane = from ? free_lane(s) : s->queue_lane;
+	to->since_usec = now;
+	effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
+				 .generation = to->number,
+				 .worker = NO_WORKER,
+				 .value = to->lane});
+	r->phase = ROLLOUT_STARTING;
+	if (!from) {
+		/* Nobody else serves: whoever comes waits in the new one's queue. */
+		generation_set_weight(to, SHARE_MAX, now);
+		steer(r, ret);
+	} else if (to->policy.strategy == STRATEGY_RECREATE) {
+		r->phase = ROLLOUT_STOPPING_OLD;
+		set_weights(s, to, SHARE_MAX, now);
+		steer(r, ret);
+		generation_retire(from, REASON_REPLACED, false, now, ret);
+		from->state = GENERATION_PARKED;
+		return;
+	}
+	generation_start(to, r->steps[0].workers, now, ret);
+}
+
+void rollout_begin(struct service *s, struct generation *to, unsigned pause_at, struct effects *ret)
+{
+	struct rollout *r = &s->rollout;
+
+	r->phase = ROLLOUT_WAITING;
+	r->id++;
+	r->from = s->current;
+	r->to = to->number;
+	r->step = 0;
+	r->paused = false;
+	r->pause_at = pause_at;
+	r->reason = REASON_NONE;
+	r->deadline_usec = USEC_INFINITY;
+	r->n_steps = rollout_plan(&to->policy, pause_at, r->steps);
+	if (r->from == 0) {
+		r->steps[0] = r->steps[r->n_steps - 1];
+		r->n_steps = 1;
+	}
+	report(ret, REPORT_ROLLOUT_STARTED, r, REASON_NONE, NO_WORKER, 0);
+	if (alive(s) >= to->policy.drain.max_generations)
+		report(ret, REPORT_ROLLOUT_WAITING, r, REASON_NONE, NO_WORKER, 0);
+}
+
+static void reach_step(struct service *s, struct generation *to, uint64_t now, struct effects *ret)
+{
+	struct rollout *r = &s->rollout;
+	const struct rollout_step *step = &r->steps[r->step];
+
+	set_weights(s, to, step->weight, now);
+	r->phase = ROLLOUT_SOAKING;
+	r->deadline_usec = to->policy.soak_usec >= USEC_INFINITY - now ? USEC_INFINITY
+								       : now + to->policy.soak_usec;
+	/* The first start has nothing to go back to: there is nothing to soak for. */
+	if (r->from == 0)
+		r->deadline_usec = now;
+	steer(r, ret);
+	report(ret, REPORT_ROLLOUT_STEP, r, REASON_NONE, NO_WORKER, step->weight);
+	if (r->pause_at != 0 && step->weight >= r->pause_at && step->weight < SHARE_MAX) {
+		r->pause_at = 0;
+		r->paused = true;
+		report(ret, REPORT_ROLLOUT_PAUSED, r, REASON_NONE, NO_WORKER, step->weight);
+	}
+}
+
+/* Rolling: old workers leave as the new ones take over, so that there are never many more than
+ * configured. With a shared queue an old worker cannot be kept from it, only told to go, and may
+ * not know how to do that without loss: those leave together at the end, when nothing comes to
+ * their queue any more. */
+static void retire_replaced(
+	struct service *s, const struct generation *to, uint64_t now, struct effects *ret)
+{
+	struct generation *from = service_generation(s, s->rollout.from);
+	unsigned done = s->rollout.steps[s->rollout.step].workers, n;
+
+	if (!from || to->policy.strategy != STRATEGY_ROLLING ||
+		(from->policy.steered && !from->policy.per_worker))
+		return;
+	n = (unsigned)((uint64_t)from->wanted * done / MAX(1u, to->policy.workers));
+	for (unsigned i = 0; i < MIN(n, from->n_workers); i++)
+		if (!from->workers[i].retiring)
+			generation_retire_worker(from, &from->workers[i], false, now, ret);
+}
+
+static void replace_old(struct service *s, struct generation *to, uint64_t now, struct effects *ret)
+{
+	struct generation *from = service_generation(s, s->rollout.from);
+
+	if (!from)
+		return;
+	if (from->state == GENERATION_PARKED) {
+		generation_retire(from, REASON_REPLACED, false, now, ret);
+		return;
+	}
+	/* One warm generation is enough: the way back is to the last good one. */
+	for (size_t i = 0; i < s->n_generations; i++)
+		if (s->generations[i]->state == GENERATION_WARM)
+			generation_retire(s->generations[i], REASON_REPLACED, false, now, ret);
+	if (to->policy.keep_warm_usec == 0 || generation_ready(from) < from->wanted) {
+		generation_retire(from, REASON_REPLACED, false, now, ret);
+		return;
+	}
+	from->state = GENERATION_WARM;
+	from->since_usec = now;
+	from->warm_until_usec = to->policy.keep_warm_usec >= USEC_INFINITY - now
+					? USEC_INFINITY
+					: now + to->policy.keep_warm_usec;
+	effects_add(ret, (struct effect){.kind = EFFECT_REPORT,
+				 .report = REPORT_GENERATION_WARM,
+				 .generation = from->number,
+				 .worker = NO_WORKER});
+}
+
+static void promote(struct service *s, struct generation *to, uint64_t now, struct effects *ret)
+{
+	struct rollout *r = &s->rollout;
+
+	to->state = GENERATION_SERVING;
+	to->since_usec = now;
+	to->proven = true;
+	s->current = to->number;
+	s->queue_lane = to->lane;
+	s->gave_up = false;
+	replace_old(s, to, now, ret);
+	r->phase = ROLLOUT_SETTLING;
+	report(ret, REPORT_ROLLOUT_PROMOTED, r, REASON_NONE, NO_WORKER, SHARE_MAX);
+	effects_add(ret, (struct effect){.kind = EFFECT_REPORT,
+				 .report = REPORT_GENERATION_SERVING,
+				 .generation = to->number,
+				 .worker = NO_WORKER});
+}
+
+static bool old_is_settled(const struct service *s, uint64_t now)
+{
+	const struct generation *from = service_generation(s, s->rollout.from);
+
+	if (!from)
+		return true;
+	if (from->state == GENERATION_WARM)
+		return now >= from->zero_since_usec + from->policy.drain.settle_usec;
+	return generation_is_settled(from);
+}
+
+/* The failed one's processes are gone, its queue is not: the old generation takes over its sockets
+ * with everything that waits there. */
+static void restore_old(struct service *s, struct generation *from, struct generation *to,
+	uint64_t now, struct effects *ret)
+{
+	unsigned lane = to->lane;
+
+	to->lane = from->lane;
+	from->lane = lane;
+	effects_add(ret, (struct effect){.kind = EFFECT_SWAP_LANES,
+				 .generation = from->number,
+				 .worker = to->number,
+				 .value = lane});
+	generation_set_weight(to, 0, now);
+	generation_set_weight(from, SHARE_MAX, now);
+	from->state = GENERATION_SERVING;
+	from->reason = REASON_NONE;
+	steer(&s->rollout, ret);
+	generation_unretire(from, now, ret);
+	s->queue_lane = from->lane;
+	end(s, s->rollout.reason, NO_WORKER, ret);
+}
+
+/* One move, if there is one to make. */
+static bool advance_once(struct service *s, uint64_t now, struct effects *ret)
+{
+	struct rollout *r = &s->rollout;
+	struct generation *to = service_generation(s, r->to),
+			  *from = service_generation(s, r->from);
+
+	switch (r->phase) {
+	case ROLLOUT_NONE:
+		return false;
+	case ROLLOUT_WAITING:
+		if (alive(s) >= to->policy.drain.max_generations)
+			return false;
+		/* What waits in the queue of a start that failed is for this one, once nobody else
+		 * can take it. */
+		if (!from && lane_is_used(s, s->queue_lane))
+			return false;
+		open_lane(s, to, now, ret);
+		return true;
+	case ROLLOUT_STOPPING_OLD:
+		if (from && generation_has_process(from))
+			return false;
+		r->phase = ROLLOUT_STARTING;
+		generation_start(to, r->steps[r->step].workers, now, ret);
+		return true;
+	case ROLLOUT_STARTING:
+		if (!generation_first_ready(to, r->steps[r->step].workers))
+			return false;
+		reach_step(s, to, now, ret);
+		return true;
+	case ROLLOUT_SOAKING:
+		if (r->paused || now < r->deadline_usec ||
+			!generation_first_ready(to, r->steps[r->step].workers))
+			return false;
+		r->deadline_usec = USEC_INFINITY;
+		if (r->step + 1 == r->n_steps) {
+			promote(s, to, now, ret);
+			return true;
+		}
+		retire_replaced(s, to, now, ret);
+		r->step++;
+		r->phase = ROLLOUT_STARTING;
+		generation_start(to, r->steps[r->step].workers, now, ret);
+		return true;
+	case ROLLOUT_SETTLING:
+		if (!old_is_settled(s, now))
+			return false;
+		end(s, REASON_DONE, NO_WORKER, ret);
+		return true;
+	case ROLLOUT_RESTORING:
+		if (generation_has_process(from) || generation_has_process(to))
+			return false;
+		restore_old(s, from, to, now, ret);
+		return true;
+	}
+	return false;
+}
+
+void rollout_advance(struct service *s, uint64_t now, struct effects *ret)
+{
+	while (advance_once(s, now, ret))
+		;
+}
+
+void rollout_promote(struct service *s, bool full, uint64_t now, struct effects *ret)
+{
+	struct rollout *r = &s->rollout;
+
+	r->paused = false;
+	r->pause_at = 0;
+	if (full && r->step + 1 < r->n_steps) {
+		r->steps[r->step] = r->steps[r->n_steps - 1];
+		r->n_steps = r->step + 1;
+		if (r->phase == ROLLOUT_SOAKING || r->phase == ROLLOUT_STARTING) {
+			r->phase = ROLLOUT_STARTING;
+			generation_start(
+				service_generation(s, r->to), r->steps[r->step].workers, now, ret);
+		}
+		return;
+	}
+	if (r->phase == ROLLOUT_SOAKING)
+		r->deadline_usec = now;
+}
+
+void rollout_fail(
+	struct service *s, enum reason reason, unsigned worker, uint64_t now, struct effects *ret)
+{
+	struct rollout *r = &s->rollout;
+	struct generation *to = service_generation(s, r->to),
+			  *from = service_generation(s, r->from);
+	bool parked = from && from->state == GENERATION_PARKED;
+
+	to->failed = true;
+	r->paused = false;
+	if (parked) {
+		/* Its lane keeps the queue for the old generation: no settling, just out of the
+		 * way. */
+		r->phase = ROLLOUT_RESTORING;
+		r->reason = reason;
+		generation_retire(to, reason, true, now, ret);
+		return;
+	}
+	if (from) {
+		generation_set_weight(to, 0, now);
+		generation_set_weight(from, SHARE_MAX, now);
+		steer(r, ret);
+		generation_unretire(from, now, ret);
+	} else if (to->lane != LANE_NONE) {
+		generation_set_weight(to, 0, now);
+		s->queue_lane = to->lane;
+	}
+	end(s, reason, worker, ret);
+	generation_retire(to, reason, false, now, ret);
+}
+
+void rollout_cancel(struct service *s, enum reason reason, struct effects *ret)
+{
+	if (s->rollout.phase == ROLLOUT_NONE)
+		return;
+	/* Promoted already: it did what it was asked to. */
+	end(s, s->rollout.phase == ROLLOUT_SETTLING ? REASON_DONE : reason, NO_WORKER, ret);
+}

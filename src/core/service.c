@@ -1,0 +1,583 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/service.h"
+
+void service_init(struct service *s)
+{
+	*s = (struct service){.rollout = {.deadline_usec = USEC_INFINITY}};
+}
+
+void service_done(struct service *s)
+{
+	for (size_t i = 0; i < s->n_generations; i++)
+		generation_free(s->generations[i]);
+	s->n_generations = 0;
+}
+
+struct generation *service_generation(const struct service *s, unsigned number)
+{
+	for (size_t i = 0; i < s->n_generations; i++)
+		if (number != 0 && s->generations[i]->number == number)
+			return s->generations[i];
+	return NULL;
+}
+
+struct generation *service_oldest_leaving(const struct service *s)
+{
+	for (size_t i = 0; i < s->n_generations; i++)
+		if (s->generations[i]->state == GENERATION_RETIRING)
+			return s->generations[i];
+	return NULL;
+}
+
+const char *service_state_to_string(enum service_state s)
+{
+	switch (s) {
+	case SERVICE_STOPPED:
+		return "stopped";
+	case SERVICE_STARTING:
+		return "starting";
+	case SERVICE_SERVING:
+		return "serving";
+	case SERVICE_UPGRADING:
+		return "upgrading";
+	case SERVICE_FAILING:
+		return "failing";
+	}
+	return "unknown";
+}
+
+enum service_state service_state(const struct service *s)
+{
+	const struct generation *current = service_generation(s, s->current);
+
+	if (!s->wanted)
+		return SERVICE_STOPPED;
+	if (!current)
+		return s->rollout.phase != ROLLOUT_NONE ? SERVICE_STARTING : SERVICE_FAILING;
+	if (rollout_is_open(&s->rollout))
+		return SERVICE_UPGRADING;
+	return generation_ready(current) > 0 ? SERVICE_SERVING : SERVICE_FAILING;
+}
+
+bool service_is_healthy(const struct service *s)
+{
+	const struct generation *current = service_generation(s, s->current);
+
+	if (!s->wanted)
+		return true;
+	return current && generation_first_ready(current, current->wanted);
+}
+
+static void report(struct effects *ret, enum report what, unsigned generation, unsigned value)
+{
+	effects_add(ret, (struct effect){.kind = EFFECT_REPORT,
+				 .report = what,
+				 .generation = generation,
+				 .worker = NO_WORKER,
+				 .value = value});
+}
+
+static void drop_generation(struct service *s, size_t i, struct effects *ret)
+{
+	struct generation *g = s->generations[i];
+
+	report(ret, REPORT_GENERATION_GONE, g->number, 0);
+	if (g->lane != LANE_NONE)
+		effects_add(ret, (struct effect){.kind = EFFECT_RELEASE_LANE,
+					 .generation = g->number,
+					 .worker = NO_WORKER,
+					 .value = g->lane});
+	effects_add(ret, (struct effect){.kind = EFFECT_FORGET_GENERATION,
+				 .generation = g->number,
+				 .worker = NO_WORKER});
+	if (s->current == g->number)
+		s->current = 0;
+	generation_free(g);
+	memmove(&s->generations[i], &s->generations[i + 1],
+		(s->n_generations - i - 1) * sizeof(s->generations[0]));
+	s->n_generations--;
+}
+
+/* Workers that were scaled away and are gone are forgotten, from the top. */
+static void trim(struct generation *g)
+{
+	while (g->n_workers > g->wanted && g->workers[g->n_workers - 1].state == WORKER_STOPPED)
+		g->n_workers--;
+}
+
+static bool is_needed(const struct service *s, const struct generation *g)
+{
+	/* The old one's workers rolled away may all be gone while the new one's last batch soaks.
+	 */
+	return s->rollout.phase != ROLLOUT_NONE && s->rollout.phase != ROLLOUT_SETTLING &&
+	       (g->number == s->rollout.from || g->number == s->rollout.to);
+}
+
+/* A generation that serves and whose workers have all ended by their own will (restart: never,
+ * on-failure). */
+static bool has_ended(const struct service *s, const struct generation *g)
+{
+	return g->state == GENERATION_SERVING && g->number == s->current &&
+	       g->policy.restart != RESTART_ALWAYS && !generation_has_process(g);
+}
+
+static void collect(struct service *s, struct effects *ret)
+{
+	for (size_t i = 0; i < s->n_generations;) {
+		struct generation *g = s->generations[i];
+
+		trim(g);
+		if (has_ended(s, g) && !is_needed(s, g)) {
+			s->queue_lane = g->lane;
+			g->state = GENERATION_RETIRING;
+		}
+		if (g->state == GENERATION_RETIRING && !generation_has_process(g) &&
+			!is_needed(s, g))
+			drop_generation(s, i, ret);
+		else
+			i++;
+	}
+	if (!s->stopping || s->n_generations > 0)
+		return;
+	s->stopping = false;
+	if (s->start_again) {
+		s->start_again = false;
+		effects_add(ret, (struct effect){.kind = EFFECT_START_AGAIN, .worker = NO_WORKER});
+		return;
+	}
+	effects_add(ret, (struct effect){.kind = EFFECT_CLOSE_LISTENERS, .worker = NO_WORKER});
+	report(ret, REPORT_SERVICE_STOPPED, 0, 0);
+}
+
+/* Make room, or say that there is none. Warm generations end first; then the oldest that drains is
+ * cut short, unless overlap says that a request has to wait for nobody. */
+static int make_room(struct service *s, const struct policy *p, uint64_t now, struct effects *ret)
+{
+	struct generation *oldest;
+	bool warm = false;
+
+	if (s->n_generations < p->drain.max_generations)
+		return 0;
+	if (s->n_generations >= ARRAY_SIZE(s->generations))
+		return SERVICE_E_TOO_MANY_GENERATIONS;
+	for (size_t i = 0; i < s->n_generations; i++)
+		warm |= s->generations[i]->state == GENERATION_WARM;
+	oldest = service_oldest_leaving(s);
+	if (!warm && (p->overlap == OVERLAP_REJECT || !oldest))
+		return SERVICE_E_TOO_MANY_GENERATIONS;
+	for (size_t i = 0; warm && i < s->n_generations; i++)
+		if (s->generations[i]->state == GENERATION_WARM)
+			generation_retire(s->generations[i], REASON_REPLACED, false, now, ret);
+	if (!warm)
+		generation_kill(oldest, now, ret);
+	return 0;
+}
+
+static int on_upgrade(
+	struct service *s, const struct service_event *event, uint64_t now, struct effects *ret)
+{
+	const struct upgrade_spec *spec = event->spec;
+	struct generation *g;
+	bool open = rollout_is_open(&s->rollout);
+	int r;
+
+	if (s->stopping)
+		return SERVICE_E_STOPPING;
+	/* A first start that does not get ready is not worth waiting for: what comes now may be the
+	 * cure. */
+	if (open && s->rollout.from != 0 && spec->policy.overlap != OVERLAP_SUPERSEDE)
+		return SERVICE_E_ROLLOUT_IN_PROGRESS;
+	if (open && s->rollout.phase == ROLLOUT_RESTORING)
+		return SERVICE_E_ROLLOUT_IN_PROGRESS;
+	g = generation_new(s->last_number + 1, &spec->policy, spec->listeners);
+	if (!g)
+		return -ENOMEM;
+	r = make_room(s, &spec->policy, now, ret);
+	if (r != 0) {
+		generation_free(g);
+		return r;
+	}
+	if (open)
+		rollout_fail(s, REASON_SUPERSEDED, NO_WORKER, now, ret);
+	else
+		rollout_cancel(s, REASON_SUPERSEDED, ret);
+	if (s->rollout.phase != ROLLOUT_NONE || s->n_generations >= ARRAY_SIZE(s->generations)) {
+		/* recreate: the old one is being started again first. */
+		generation_free(g);
+		return s->rollout.phase != ROLLOUT_NONE ? SERVICE_E_ROLLOUT_IN_PROGRESS
+							: SERVICE_E_TOO_MANY_GENERATIONS;
+	}
+	s->last_number++;
+	s->generations[s->n_generations++] = g;
+	s->wanted = true;
+	s->gave_up = false;
+	rollout_begin(s, g, spec->pause_at, ret);
+	return 0;
+}
+
+static int on_stop(struct service *s, bool kill, uint64_t now, struct effects *ret)
+{
+	if (!s->wanted && s->n_generations == 0 && !s->stopping)
+		return SERVICE_E_NOT_RUNNING;
+	if (!s->stopping)
+		report(ret, REPORT_SERVICE_STOPPING, s->current, 0);
+	s->wanted = false;
+	s->stopping = true;
+	s->start_again = false;
+	rollout_cancel(s, REASON_STOPPED, ret);
+	for (size_t i = 0; i < s->n_generations; i++) {
+		struct generation *g = s->generations[i];
+
+		if (kill)
+			generation_kill(g, now, ret);
+		/* Who asks for a stop has no more use for the sockets: no settling, but what is in
+		 * flight is finished. */
+		generation_retire(g, REASON_STOPPED, true, now, ret);
+	}
+	return 0;
+}
+
+static int on_rollback(
+	struct service *s, const struct service_event *event, uint64_t now, struct effects *ret)
+{
+	struct generation *to = service_generation(s, event->generation),
+			  *from = service_generation(s, s->current);
+	struct rollout *r = &s->rollout;
+
+	if (s->stopping || !s->wanted)
+		return SERVICE_E_NOT_RUNNING;
+	if (rollout_is_open(r))
+		return SERVICE_E_ROLLOUT_IN_PROGRESS;
+	if (!to || to == from || !from || !generation_can_return(to) ||
+		(to->state != GENERATION_WARM && to->state != GENERATION_RETIRING))
+		return SERVICE_E_NOT_ALIVE;
+	rollout_cancel(s, REASON_ROLLED_BACK, ret);
+	r->id++;
+	r->from = from->number;
+	r->to = to->number;
+	r->n_steps = 1;
+	r->step = 0;
+	r->steps[0] = (struct rollout_step){to->wanted, SHARE_MAX};
+	r->phase = ROLLOUT_SETTLING;
+	to->state = GENERATION_SERVING;
+	to->reason = REASON_NONE;
+	to->since_usec = now;
+	to->warm_until_usec = USEC_INFINITY;
+	s->current = to->number;
+	s->queue_lane = to->lane;
+	generation_set_weight(to, SHARE_MAX, now);
+	generation_set_weight(from, 0, now);
+	effects_add(
+		ret, (struct effect){
+			     .kind = EFFECT_STEER, .generation = to->number, .worker = NO_WORKER});
+	generation_unretire(to, now, ret);
+	report(ret, REPORT_GENERATION_SERVING, to->number, 0);
+	generation_retire(from, REASON_ROLLED_BACK, false, now, ret);
+	return 0;
+}
+
+static int on_scale(struct service *s, unsigned n, uint64_t now, struct effects *ret)
+{
+	struct generation *g = service_generation(s, s->current);
+	int r;
+
+	if (!g || s->stopping)
+		return SERVICE_E_NOT_RUNNING;
+	if (rollout_is_open(&s->rollout))
+		return SERVICE_E_ROLLOUT_IN_PROGRESS;
+	if (n > g->wanted) {
+		unsigned first = g->wanted;
+		r = generation_grow(g, n);
+		if (r < 0)
+			return r;
+		effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
+					 .generation = g->number,
+					 .worker = NO_WORKER,
+					 .value = g->lane});
+		for (unsigned i = first; i < n; i++) {
+			g->workers[i].retiring = false;
+			g->workers[i].rescues = 0;
+		}
+		generation_unretire(g, now, ret);
+	}
+	g->wanted = n;
+	for (unsigned i = n; i < g->n_workers; i++)
+		if (!g->workers[i].retiring)
+			generation_retire_worker(g, &g->workers[i], false, now, ret);
+	effects_add(
+		ret, (struct effect){
+			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});
+	report(ret, REPORT_SCALED, g->number, n);
+	return 0;
+}
+
+/* A start that had been given up leaves nothing running: the rest of it goes too. */
+static void give_up(struct service *s, struct generation *g, uint64_t now, struct effects *ret)
+{
+	effects_add(ret, (struct effect){.kind = EFFECT_REPORT,
+				 .report = REPORT_GENERATION_GIVEN_UP,
+				 .reason = REASON_START_LIMIT,
+				 .generation = g->number,
+				 .worker = NO_WORKER});
+	g->failed = true;
+	s->gave_up = true;
+	s->queue_lane = g->lane;
+	if (rollout_is_open(&s->rollout) && s->rollout.to == g->number)
+		rollout_fail(s, REASON_START_LIMIT, NO_WORKER, now, ret);
+	else
+		generation_retire(g, REASON_START_LIMIT, true, now, ret);
+}
+
+static int on_exited(struct service *s, struct generation *g, struct worker *w,
+	const struct service_event *event, uint64_t now, struct effects *ret)
+{
+	enum reason reason = REASON_EXITED_IN_SOAK;
+
+	if (!worker_state_has_process(w->state))
+		return -EPROTO;
+	if (event->kind == EVENT_SPAWN_FAILED)
+		reason = REASON_SPAWN_FAILED;
+	else if (w->state == WORKER_KILLED)
+		reason = w->was_ready ? REASON_WATCHDOG : REASON_NOT_READY_IN_TIME;
+	else if (!w->was_ready)
+		reason = REASON_EXITED_BEFORE_READY;
+	if (rollout_depends_on(s, g) && !w->retiring)
+		rollout_fail(s, reason, w->index, now, ret);
+	/* A rescue that cannot even be started ends there. */
+	if (event->kind == EVENT_SPAWN_FAILED && worker_state_is_leaving(w->state))
+		w->rescues = UINT32_MAX / 2;
+	(void)generation_worker_event(
+		g, w, generation_exit_event(g, w, event->value == 1, now), now, ret);
+	if (g->given_up && !g->failed)
+		give_up(s, g, now, ret);
+	return 0;
+}
+
+/* Time out a worker's readiness: with a rollout, that is its end; alone, it is killed and counts as
+ * a failure. */
+static void on_time(struct service *s, uint64_t now, struct effects *ret)
+{
+	struct generation *to = service_generation(s, s->rollout.to);
+
+	if (to && rollout_depends_on(s, to))
+		for (unsigned i = 0; i < to->n_workers; i++)
+			if (to->workers[i].state == WORKER_STARTING &&
+				to->workers[i].deadline_usec <= now) {
+				rollout_fail(s, REASON_NOT_READY_IN_TIME, i, now, ret);
+				break;
+			}
+	for (size_t i = 0; i < s->n_generations; i++) {
+		struct generation *g = s->generations[i];
+
+		generation_tick(g, now, ret);
+		if (g->state == GENERATION_WARM && g->warm_until_usec <= now)
+			generation_retire(g, REASON_REPLACED, false, now, ret);
+	}
+}
+
+static int on_worker(struct service *s, struct generation *g, struct worker *w,
+	const struct service_event *event, uint64_t now, struct effects *ret)
+{
+	bool hung;
+	int r;
+
+	switch (event->kind) {
+	case EVENT_SPAWN_FAILED:
+	case EVENT_EXITED:
+		return on_exited(s, g, w, event, now, ret);
+	case EVENT_READY:
+		return generation_worker_event(g, w, WORKER_ON_BECAME_READY, now, ret);
+	case EVENT_WATCHDOG:
+		hung = w->state == WORKER_READY;
+		r = generation_worker_event(g, w, WORKER_ON_WATCHDOG, now, ret);
+		if (hung && rollout_depends_on(s, g))
+			rollout_fail(s, REASON_WATCHDOG, w->index, now, ret);
+		return r;
+	case EVENT_SAID_ERROR:
+		if (rollout_depends_on(s, g) && !w->retiring)
+			rollout_fail(s, REASON_SAID_ERROR, w->index, now, ret);
+		return 0;
+	case EVENT_QUEUE:
+		if (w->state != WORKER_EMPTYING || event->value != 0)
+			return 0;
+		return generation_worker_event(g, w, WORKER_ON_EMPTY, now, ret);
+	case EVENT_CONNECTIONS:
+		if (w->state != WORKER_IDLING ||
+			(event->value != 0 && event->value != COUNT_UNKNOWN))
+			return 0;
+		return generation_worker_event(g, w, WORKER_ON_IDLE, now, ret);
+	case EVENT_EXTEND_READY_TIMEOUT:
+		if (w->state == WORKER_STARTING || w->state == WORKER_DRAINING)
+			w->deadline_usec =
+				MAX(w->deadline_usec, now + MIN(event->usec, 3600 * USEC_PER_SEC));
+		return 0;
+	case EVENT_UPGRADE:
+	case EVENT_START:
+	case EVENT_STOP:
+	case EVENT_KILL:
+	case EVENT_PROMOTE:
+	case EVENT_PAUSE:
+	case EVENT_ABORT:
+	case EVENT_ROLLBACK:
+	case EVENT_SCALE:
+	case EVENT_LANE_FAILED:
+	case EVENT_TIME:
+		break;
+	}
+	return -EPROTO;
+}
+
+static int on_request(
+	struct service *s, const struct service_event *event, uint64_t now, struct effects *ret)
+{
+	struct generation *g;
+
+	switch (event->kind) {
+	case EVENT_UPGRADE:
+		return on_upgrade(s, event, now, ret);
+	case EVENT_START:
+		if (!s->stopping)
+			return -EPROTO;
+		s->start_again = true;
+		return 0;
+	case EVENT_STOP:
+		return on_stop(s, false, now, ret);
+	case EVENT_KILL:
+		return on_stop(s, true, now, ret);
+	case EVENT_PROMOTE:
+	case EVENT_PAUSE:
+		if (!rollout_is_open(&s->rollout) || s->rollout.phase == ROLLOUT_RESTORING ||
+			s->rollout.from == 0)
+			return SERVICE_E_NO_ROLLOUT;
+		if (event->kind == EVENT_PROMOTE) {
+			rollout_promote(s, event->value == 1, now, ret);
+			return 0;
+		}
+		if (!s->rollout.paused)
+			effects_add(ret, (struct effect){.kind = EFFECT_REPORT,
+						 .report = REPORT_ROLLOUT_PAUSED,
+						 .generation = s->rollout.to,
+						 .worker = NO_WORKER});
+		s->rollout.paused = true;
+		return 0;
+	case EVENT_ABORT:
+		if (!rollout_is_open(&s->rollout) || s->rollout.phase == ROLLOUT_RESTORING ||
+			s->rollout.from == 0)
+			return SERVICE_E_NO_ROLLOUT;
+		rollout_fail(
+			s, event->reason ? event->reason : REASON_ABORTED, NO_WORKER, now, ret);
+		return 0;
+	case EVENT_ROLLBACK:
+		return on_rollback(s, event, now, ret);
+	case EVENT_SCALE:
+		return on_scale(s, event->value, now, ret);
+	case EVENT_LANE_FAILED:
+		g = service_generation(s, event->generation);
+		if (!g || !rollout_is_open(&s->rollout) || s->rollout.to != g->number)
+			return -ESRCH;
+		if (s->rollout.from == 0)
+			give_up(s, g, now, ret);
+		else
+			rollout_fail(s, REASON_LANE_FAILED, NO_WORKER, now, ret);
+		return 0;
+	case EVENT_TIME:
+		on_time(s, now, ret);
+		return 0;
+	case EVENT_SPAWN_FAILED:
+	case EVENT_READY:
+	case EVENT_EXITED:
+	case EVENT_WATCHDOG:
+	case EVENT_SAID_ERROR:
+	case EVENT_QUEUE:
+	case EVENT_CONNECTIONS:
+	case EVENT_EXTEND_READY_TIMEOUT:
+		break;
+	}
+	return -EPROTO;
+}
+
+static bool event_is_of_worker(enum service_event_kind kind)
+{
+	return kind == EVENT_SPAWN_FAILED || kind == EVENT_READY || kind == EVENT_EXITED ||
+	       kind == EVENT_WATCHDOG || kind == EVENT_SAID_ERROR || kind == EVENT_QUEUE ||
+	       kind == EVENT_CONNECTIONS || kind == EVENT_EXTEND_READY_TIMEOUT;
+}
+
+int service_step(
+	struct service *s, const struct service_event *event, uint64_t now, struct effects *ret)
+{
+	struct generation *g;
+	size_t workers = 0;
+	int r;
+
+	for (size_t i = 0; i < s->n_generations; i++)
+		workers += s->generations[i]->n_workers;
+	if (event->kind == EVENT_UPGRADE)
+		workers += event->spec->policy.workers;
+	if (event->kind == EVENT_SCALE)
+		workers += event->value;
+	/* No worker changes state more than a few times in a step, each time with a few effects. */
+	r = effects_reserve(ret, 64 + 24 * workers);
+	if (r < 0)
+		return r;
+	if (event_is_of_worker(event->kind)) {
+		g = service_generation(s, event->generation);
+		if (!g || event->worker >= g->n_workers)
+			return -ESRCH;
+		r = on_worker(s, g, &g->workers[event->worker], event, now, ret);
+	} else {
+		r = on_request(s, event, now, ret);
+	}
+	if (r != 0)
+		return r;
+	rollout_advance(s, now, ret);
+	collect(s, ret);
+	/* What was collected may be the room a rollout waited for. */
+	rollout_advance(s, now, ret);
+	return 0;
+}
+
+uint64_t service_next_deadline(const struct service *s)
+{
+	const struct generation *from = service_generation(s, s->rollout.from);
+	uint64_t next = s->rollout.phase == ROLLOUT_SOAKING && !s->rollout.paused
+				? s->rollout.deadline_usec
+				: USEC_INFINITY;
+
+	if (s->rollout.phase == ROLLOUT_SETTLING && from && from->state == GENERATION_WARM)
+		next = MIN(next, from->zero_since_usec + from->policy.drain.settle_usec);
+	for (size_t i = 0; i < s->n_generations; i++)
+		next = MIN(next, generation_next_deadline(s->generations[i]));
+	return next;
+}
+
+size_t service_shares(const struct service *s, uint64_t listener, struct lane_share *ret)
+{
+	const struct generation *newest = NULL;
+	unsigned sum = 0;
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->n_generations; i++) {
+		const struct generation *g = s->generations[i];
+
+		if (!(g->listeners & listener) || g->lane == LANE_NONE)
+			continue;
+		newest = g;
+		if (g->weight == 0)
+			continue;
+		ret[n++] = (struct lane_share){g->lane, g->weight, g};
+		sum += g->weight;
+	}
+	if (n == 0) {
+		/* Only generations without a share were given this listener, or there is none at
+		 * all. */
+		ret[0] = (struct lane_share){
+			newest ? newest->lane : s->queue_lane, SHARE_MAX, newest};
+		return 1;
+	}
+	if (n == 1)
+		ret[0].weight = SHARE_MAX;
+	else
+		ret[0].weight += SHARE_MAX - sum;
+	return n;
+}
