@@ -47,6 +47,8 @@ int array_reserve(void *array, size_t *capacity, size_t n, size_t element_size)
 			return -ENOMEM;
 		wanted = wanted == 0 ? 4 : wanted * 2;
 	}
+	if (wanted > PTRDIFF_MAX / element_size)
+		return -ENOMEM;
 
 	/* The pointer is of another type than void *, so it is copied, not dereferenced. */
 	memcpy(&old, array, sizeof(old));
