@@ -18,7 +18,8 @@ base=$dir/libtenured-base.a
 : "${NM:=nm}" "${LD:=ld}" "${STRIP:=strip}"
 
 # Memory, strings and numbers. None of these can see or change the world, except snprintf's and
-# strtod's reading of the locale, which the programs leave at "C".
+# strtod's reading of the locale, which the programs leave at "C", and if_indextoname, by which an
+# error text names the interface of a link-local address (its number where there is none).
 allow='
 malloc calloc realloc reallocarray free abort qsort bsearch
 mem[a-z]* str[a-z]* stpcpy stpncpy __xpg_strerror_r explicit_bzero
@@ -27,7 +28,7 @@ __ctype_[a-z_]+ isalpha isdigit isalnum isspace isprint tolower toupper
 floor ceil round lround llround
 __errno_location __assert_fail __stack_chk_fail
 __(mem|str|stp)[a-z]+_chk __v?snprintf_chk __v?asprintf_chk
-inet_ntop inet_pton
+inet_ntop inet_pton if_indextoname
 _GLOBAL_OFFSET_TABLE_ __(asan|ubsan|lsan|sanitizer)_.*
 '
 # Names that the patterns above would take, but that are not pure.
