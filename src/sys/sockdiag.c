@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A request is one netlink message; the answer is one message for a look-up, and any number of
+ * them, in several datagrams, for a dump. Each message of an answer goes to a function that takes
+ * from it what was asked for. */
+#include "sys/sockdiag.h"
+
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/sock_diag.h>
+#include <linux/unix_diag.h>
+#include <netinet/tcp.h>
+#include <sys/time.h>
+#include <time.h>
+
+#define STATE(s) (1U << (s))
+
+enum { RECEIVE_SIZE = 32 << 10, LISTENING = STATE(TCP_LISTEN) };
+
+struct request {
+	struct nlmsghdr header;
+	union {
+		struct inet_diag_req_v2 inet;
+		struct unix_diag_req un;
+	};
+};
+
+/* len: bytes of the message's payload. */
+typedef int (*message_fn)(void *payload, size_t len, void *userdata);
+
+static uint32_t new_sequence(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint32_t)t.tv_nsec ^ (uint32_t)t.tv_sec << 30;
+}
+
+static int send_request(int nl, struct request *request, size_t len, uint16_t flags)
+{
+	struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+	ssize_t n;
+
+	request->header = (struct nlmsghdr){
+		.nlmsg_len = (uint32_t)(NLMSG_HDRLEN + len),
+		.nlmsg_type = SOCK_DIAG_BY_FAMILY,
+		.nlmsg_flags = (uint16_t)(NLM_F_REQUEST | flags),
+		.nlmsg_seq = new_sequence(),
+	};
+	do
+		n = sendto(nl, request, request->header.nlmsg_len, MSG_NOSIGNAL,
+			(const struct sockaddr *)&kernel, sizeof(kernel));
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : 0;
+}
+
+/* What follows an item of that length. The macros for it trust the last one to be padded. */
+static void *after(void *item, size_t len, size_t *left)
+{
+	size_t step = MIN(NLMSG_ALIGN((uint32_t)len), *left);
+
+	*left -= step;
+	return (uint8_t *)item + step;
+}
+
+/* 1: more is to come; 0: the end. */
+static int take_message(struct nlmsghdr *h, bool dump, message_fn message, void *userdata)
+{
+	int r;
+
+	if (h->nlmsg_type == NLMSG_DONE) {
+		const int *error = NLMSG_DATA(h);
+
+		return h->nlmsg_len < NLMSG_LENGTH(sizeof(*error)) ? 0 : MIN(*error, 0);
+	}
+	if (h->nlmsg_type == NLMSG_ERROR) {
+		const struct nlmsgerr *e = NLMSG_DATA(h);
+
+		if (h->nlmsg_len < NLMSG_LENGTH(sizeof(*e)))
+			return -EBADMSG;
+		return MIN(e->error, 0);
+	}
+	if (h->nlmsg_type != SOCK_DIAG_BY_FAMILY)
+		return -EBADMSG;
+	r = message(NLMSG_DATA(h), h->nlmsg_len - NLMSG_HDRLEN, userdata);
+	return r < 0 ? r : dump;
+}
+
+/* The kernel answers while we send or receive, so nothing of this ever waits for anybody. An error
+ * of message() does not end the reading: the rest would be taken for the next call's. */
+static int ask(
+	int nl, struct request *request, size_t len, bool dump, message_fn message, void *userdata)
+{
+	_Alignas(struct nlmsghdr) uint8_t buf[RECEIVE_SIZE];
+	int r, result = 0;
+
+	r = send_request(nl, request, len, dump ? NLM_F_DUMP : 0);
+	if (r < 0)
+		return r;
+	for (;;) {
+		struct nlmsghdr *h = (struct nlmsghdr *)buf;
+		ssize_t n;
+
+		n = recv(nl, buf, sizeof(buf), 0);
+		if (n < 0) {
+			if (errno == EINTR)
+				continue;
+			return -errno;
+		}
+		for (size_t left = (size_t)n; NLMSG_OK(h, left);
+			h = after(h, h->nlmsg_len, &left)) {
+			if (h->nlmsg_seq != request->header.nlmsg_seq)
+				continue;
+			r = take_message(h, dump, message, userdata);
+			if (r < 0 && result == 0)
+				result = r;
+			if (r == 0 || !dump || h->nlmsg_type != SOCK_DIAG_BY_FAMILY)
+				return result;
+		}
+	}
+}
+
+static int ignore_message(void *payload, size_t len, void *userdata)
+{
+	(void)payload;
+	(void)len;
+	(void)userdata;
+	return 0;
+}
+
+int sockdiag_open(void)
+{
+	const struct timeval bound = {.tv_sec = 2};
+	_cleanup_close_ int fd = -1;
+	/* No state at all: only whether there is somebody to answer. */
+	struct request request = {
+		.inet = {.sdiag_family = AF_INET, .sdiag_protocol = IPPROTO_TCP},
+	};
+	int r;
+
+	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	if (fd < 0)
+		return -errno;
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof(bound)) < 0)
+		return -errno;
+	r = ask(fd, &request, sizeof(request.inet), true, ignore_message, NULL);
+	if (r < 0)
+		return r == -ENOENT ? -EPROTONOSUPPORT : r;
+	return TAKE_FD(fd);
+}
+
+/* --- one connection ----------------------------------------------------------------------- */
+
+/* Family, or AF_INET for a mapped address; bytes as sock_diag wants them. */
+static int address_bytes(const struct address *a, __be32 ret[static 4], __be16 *ret_port)
+{
+	memset(ret, 0, 4 * sizeof(*ret));
+	if (a->sa.sa_family == AF_INET) {
+		ret[0] = a->in4.sin_addr.s_addr;
+		*ret_port = a->in4.sin_port;
+		return AF_INET;
+	}
+	if (a->sa.sa_family != AF_INET6)
+		return -EAFNOSUPPORT;
+	*ret_port = a->in6.sin6_port;
+	if (IN6_IS_ADDR_V4MAPPED(&a->in6.sin6_addr)) {
+		memcpy(ret, &a->in6.sin6_addr.s6_addr[12], 4);
+		return AF_INET;
+	}
+	memcpy(ret, &a->in6.sin6_addr, 16);
+	return AF_INET6;
+}
+
+struct connection {
+	enum sockdiag_accept_state state;
+	uint64_t inode;
+};
+
+static int connection_message(void *payload, size_t len, void *userdata)
+{
+	const struct inet_diag_msg *m = payload;
+	struct connection *c = userdata;
+
+	if (len < sizeof(*m))
+		return -EBADMSG;
+	switch (m->idiag_state) {
+	case TCP_SYN_RECV:
+		c->state = SOCKDIAG_HANDSHAKE;
+		break;
+	case TCP_ESTABLISHED:
+	case TCP_CLOSE_WAIT:
+		c->state = m->idiag_inode ? SOCKDIAG_ACCEPTED : SOCKDIAG_QUEUED;
+		break;
+	case TCP_FIN_WAIT1:
+	case TCP_FIN_WAIT2:
+	case TCP_CLOSING:
+	case TCP_LAST_ACK:
+	case TCP_TIME_WAIT:
+		/* Only who has accepted it can have closed it: one in the queue is reset. */
+		c->state = SOCKDIAG_ACCEPTED;
+		break;
+	default:
+		/* The look-up ends at the listener when there is no connection. */
+		return 0;
+	}
+	c->inode = m->idiag_inode;
+	return 0;
+}
+
+int sockdiag_connection(
+	int nl, const struct address *local, const struct address *peer, uint64_t *ret_inode)
+{
+	struct request request = {
+		.inet = {.sdiag_protocol = IPPROTO_TCP, .idiag_states = ~0U},
+	};
+	struct inet_diag_sockid id = {
+		.idiag_cookie = {INET_DIAG_NOCOOKIE, INET_DIAG_NOCOOKIE},
+	};
+	struct connection c = {.state = SOCKDIAG_ABSENT};
+	__be32 source[4], destination[4];
+	int family, r;
+
+	family = address_bytes(local, source, &id.idiag_sport);
+	if (family < 0)
+		return family;
+	r = address_bytes(peer, destination, &id.idiag_dport);
+	if (r < 0)
+		return r;
+	if (r != family)
+		return -EINVAL;
+	memcpy(id.idiag_src, source, sizeof(source));
+	memcpy(id.idiag_dst, destination, sizeof(destination));
+	if (family == AF_INET6)
+		id.idiag_if = local->in6.sin6_scope_id;
+	request.inet.sdiag_family = (uint8_t)family;
+	request.inet.id = id;
+
+	r = ask(nl, &request, sizeof(request.inet), false, connection_message, &c);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	*ret_inode = c.inode;
+	return (int)c.state;
+}
+
+/* --- dumps -------------------------------------------------------------------------------- */
+
+/* Both families, one after the other: each has its own list, and a kernel without IPv6 has only
+ * one. */
+static int dump_tcp(int nl, unsigned port, uint32_t states, message_fn message, void *userdata)
+{
+	static const uint8_t families[] = {AF_INET, AF_INET6};
+
+	for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
+		struct request request = {
+			.inet =
+				{
+					.sdiag_family = families[i],
+					.sdiag_protocol = IPPROTO_TCP,
+					.idiag_states = states,
+					.id.idiag_sport = htons((uint16_t)port),
+				       },
+		};
+		int r;
+
+		r = ask(nl, &request, sizeof(request.inet), true, message, userdata);
+		if (r < 0 && !(r == -ENOENT && families[i] == AF_INET6))
+			return r;
+	}
+	return 0;
+}
+
+struct connections {
+	uint64_t *inodes;
+	size_t n, capacity, max;
+	bool truncated;
+};
+
+static int connections_message(void *payload, size_t len, void *userdata)
+{
+	const struct inet_diag_msg *m = payload;
+	struct connections *c = userdata;
+	int r;
+
+	if (len < sizeof(*m))
+		return -EBADMSG;
+	if (!m->idiag_inode && m->idiag_state != TCP_ESTABLISHED &&
+		m->idiag_state != TCP_CLOSE_WAIT)
+		return 0;
+	if (c->n >= c->max) {
+		c->truncated = true;
+		return 0;
+	}
+	r = array_reserve(&c->inodes, &c->capacity, c->n + 1, sizeof(*c->inodes));
+	if (r < 0)
+		return r;
+	c->inodes[c->n++] = m->idiag_inode;
+	return 0;
+}
+
+int sockdiag_connections(int nl, unsigned port, size_t max, uint64_t **ret_inodes, size_t *ret_n,
+	bool *ret_truncated)
+{
+	const uint32_t states = STATE(TCP_ESTABLISHED) | STATE(TCP_CLOSE_WAIT) |
+				STATE(TCP_FIN_WAIT1) | STATE(TCP_FIN_WAIT2) | STATE(TCP_CLOSING) |
+				STATE(TCP_LAST_ACK);
+	struct connections c = {.max = max};
+	int r;
+
+	if (port == 0 || port > UINT16_MAX)
+		return -EINVAL;
+	r = dump_tcp(nl, port, states, connections_message, &c);
+	if (r < 0) {
+		free(c.inodes);
+		return r;
+	}
+	*ret_inodes = c.inodes;
+	*ret_n = c.n;
+	*ret_truncated = c.truncated;
+	return 0;
+}
+
+struct listeners {
+	struct sockdiag_listener *list;
+	size_t n, capacity;
+};
+
+static int listeners_message(void *payload, size_t len, void *userdata)
+{
+	const struct inet_diag_msg *m = payload;
+	struct listeners *l = userdata;
+	struct sockdiag_listener *out;
+	int r;
+
+	if (len < sizeof(*m))
+		return -EBADMSG;
+	if (l->n >= SOCKDIAG_LISTENERS_MAX)
+		return 0;
+	r = array_reserve(&l->list, &l->capacity, l->n + 1, sizeof(*l->list));
+	if (r < 0)
+		return r;
+	out = &l->list[l->n++];
+	memset(out, 0, sizeof(*out));
+	out->uid = m->idiag_uid;
+	out->inode = m->idiag_inode;
+	out->queue = m->idiag_rqueue;
+	out->queue_max = m->idiag_wqueue;
+	out->address.kind = ADDRESS_TCP;
+	if (m->idiag_family == AF_INET) {
+		out->address.len = sizeof(out->address.in4);
+		out->address.in4.sin_family = AF_INET;
+		out->address.in4.sin_port = m->id.idiag_sport;
+		memcpy(&out->address.in4.sin_addr, m->id.idiag_src, 4);
+	} else {
+		out->address.len = sizeof(out->address.in6);
+		out->address.in6.sin6_family = AF_INET6;
+		out->address.in6.sin6_port = m->id.idiag_sport;
+		out->address.in6.sin6_scope_id = m->id.idiag_if;
+		memcpy(&out->address.in6.sin6_addr, m->id.idiag_src, 16);
+	}
+	return 0;
+}
+
+int sockdiag_listeners(int nl, unsigned port, struct sockdiag_listener **ret, size_t *ret_n)
+{
+	struct listeners l = {.list = NULL};
+	int r;
+
+	if (port > UINT16_MAX)
+		return -EINVAL;
+	r = dump_tcp(nl, port, LISTENING, listeners_message, &l);
+	if (r < 0) {
+		free(l.list);
+		return r;
+	}
+	*ret = l.list;
+	*ret_n = l.n;
+	return 0;
+}
+
+/* --- Unix sockets ------------------------------------------------------------------------- */
+
+static int unix_message(void *payload, size_t len, void *userdata)
+{
+	struct unix_diag_msg *m = payload;
+	struct rtattr *a = (struct rtattr *)(m + 1);
+	struct unix_diag_rqlen *out = userdata;
+
+	if (len < sizeof(*m))
+		return -EBADMSG;
+	for (size_t left = len - sizeof(*m); RTA_OK(a, left); a = after(a, a->rta_len, &left))
+		if (a->rta_type == UNIX_DIAG_RQLEN && RTA_PAYLOAD(a) >= sizeof(*out)) {
+			memcpy(out, RTA_DATA(a), sizeof(*out));
+			return 0;
+		}
+	return -EBADMSG;
+}
+
+int sockdiag_unix_queue(int nl, uint64_t inode, unsigned *ret_queue, unsigned *ret_queue_max)
+{
+	struct request request = {
+		.un =
+			{
+				.sdiag_family = AF_UNIX,
+				.udiag_states = ~0U,
+				.udiag_ino = (uint32_t)inode,
+				.udiag_show = UDIAG_SHOW_RQLEN,
+				.udiag_cookie = {~0U, ~0U},
+			     },
+	};
+	struct unix_diag_rqlen lengths;
+	int r;
+
+	if (inode == 0 || inode > UINT32_MAX)
+		return -ENOENT;
+	r = ask(nl, &request, sizeof(request.un), false, unix_message, &lengths);
+	if (r < 0)
+		return r;
+	*ret_queue = lengths.udiag_rqueue;
+	*ret_queue_max = lengths.udiag_wqueue;
+	return 0;
+}
