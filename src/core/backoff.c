@@ -30,6 +30,7 @@ uint64_t backoff_failed(struct backoff *b, const struct backoff_policy *p, uint6
 	/* Without a limit there may be no window: then quiet is what the longest wait would be. */
 	uint64_t quiet = p->window_usec > 0 ? p->window_usec : p->to_usec;
 	uint64_t wait;
+	bool limited;
 
 	if (b->window_start_usec == USEC_INFINITY || backoff_passed(b->last_usec, now_usec, quiet))
 		*b = (struct backoff){.window_start_usec = now_usec};
@@ -40,15 +41,16 @@ uint64_t backoff_failed(struct backoff *b, const struct backoff_policy *p, uint6
 	if (b->failures < UINT_MAX)
 		b->failures++;
 
-	if (p->limit_starts > 0 && b->failures >= p->limit_starts) {
-		if (may_give_up)
-			return USEC_INFINITY;
+	limited = p->limit_starts > 0 && b->failures >= p->limit_starts;
+	if (limited && may_give_up)
+		return USEC_INFINITY;
+	if (b->steps == 0 && was_ready) {
+		b->steps = 1;
+		wait = 0;
+	} else if (limited) {
 		/* It stays at the ceiling until it has been quiet. */
 		b->steps = UINT_MAX;
 		wait = MIN(p->to_usec, USEC_INFINITY - 1);
-	} else if (b->steps == 0 && was_ready) {
-		b->steps = 1;
-		wait = 0;
 	} else {
 		b->steps = MAX(b->steps, 1U);
 		wait = backoff_wait(p, b->steps - 1);
