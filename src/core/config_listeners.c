@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The listeners of a configuration: their names, which options fit which kind, and who else wants
+ * the same address. */
+#include "core/config_resolve.h"
+
+#include <limits.h>
+
+/* The kernel doubles what SO_RCVBUF and SO_SNDBUF are given, in an int. */
+enum { BUFFER_MAX = INT_MAX / 2 };
+
+size_t config_count_lanes(const struct service_config *s)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->n_listeners; i++) {
+		const struct listener_config *l = &s->listeners[i];
+
+		if (!l->broken && listener_config_wants_lanes(l))
+			n++;
+	}
+	return n;
+}
+
+/* --- names ---------------------------------------------------------------- */
+
+/* What a nameless listener among several is called after: its port, the last part of its path, or
+ * the name systemd has for it. NULL: out of memory. */
+static char *name_source(const struct listener_config *l)
+{
+	_cleanup_free_ char *text = NULL;
+	const char *last;
+
+	if (l->inherited)
+		return strdup(l->inherit);
+	if (!address_is_unix(&l->address))
+		return xasprintf("%u", address_port(&l->address));
+	text = address_format(&l->address);
+	if (!text)
+		return NULL;
+	last = strrchr(text, '/');
+	if (!last)
+		last = strchr(text, '@');
+	return strdup(last ? last + 1 : text);
+}
+
+static void name_clean(char *name)
+{
+	enum { ROOM_FOR_SUFFIX = 6 };
+
+	for (char *p = name; *p; p++) {
+		char one[] = {'x', *p, '\0'};
+
+		if (!config_name_valid(one))
+			*p = '_';
+	}
+	if (*name == '-' || *name == '.')
+		*name = '_';
+	if (strlen(name) > CONFIG_NAME_MAX - ROOM_FOR_SUFFIX)
+		name[CONFIG_NAME_MAX - ROOM_FOR_SUFFIX] = '\0';
+}
+
+static int name_generate(const struct service_config *s, struct listener_config *l)
+{
+	_cleanup_free_ char *base = name_source(l);
+
+	if (!base)
+		return -ENOMEM;
+	name_clean(base);
+	if (!*base) {
+		free(base);
+		base = strdup("listener");
+		if (!base)
+			return -ENOMEM;
+	}
+	if (!service_config_find_listener(s, base)) {
+		l->name = TAKE_PTR(base);
+		return 0;
+	}
+	/* At most CONFIG_LISTENERS_MAX names are taken, so one of these is free. */
+	for (unsigned i = 2;; i++) {
+		_cleanup_free_ char *name = xasprintf("%s-%u", base, i);
+
+		if (!name)
+			return -ENOMEM;
+		if (!service_config_find_listener(s, name)) {
+			l->name = TAKE_PTR(name);
+			return 0;
+		}
+	}
+}
+
+static int resolve_names(struct service_config *s)
+{
+	int r;
+
+	for (size_t i = 0; i < s->n_listeners; i++) {
+		struct listener_config *l = &s->listeners[i];
+
+		if (l->name)
+			continue;
+		if (s->n_listeners == 1) {
+			l->name = strdup("http");
+			r = l->name ? 0 : -ENOMEM;
+		} else if (l->broken) {
+			l->name = xasprintf("listener-%zu", i);
+			r = l->name ? 0 : -ENOMEM;
+		} else {
+			r = name_generate(s, l);
+		}
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static void check_names(const struct service_config *s, struct config_problems *problems)
+{
+	for (size_t i = 0; i < s->n_listeners; i++) {
+		const struct listener_config *l = &s->listeners[i];
+
+		if (!config_name_valid(l->name))
+			config_problem_add(problems, l->place, false,
+				"\"%s\" is not a listener's name; write 1 to %d of A-Z a-z 0-9 _ . "
+				"and -, not beginning with -",
+				l->name, CONFIG_NAME_MAX);
+		for (size_t j = 0; j < i; j++) {
+			if (!streq(s->listeners[j].name, l->name))
+				continue;
+			config_problem_add(problems, l->place, false,
+				"two listeners are called \"%s\"; give each its own name", l->name);
+			break;
+		}
+	}
+}
+
+/* --- options -------------------------------------------------------------- */
+
+static void wrong_kind(struct config_problems *problems, const struct listener_config *l,
+	const char *key, const char *why)
+{
+	config_problem_add(
+		problems, l->place, false, "listener \"%s\": \"%s\" is %s", l->name, key, why);
+}
+
+static void check_path_options(
+	const struct listener_config *l, const char *why, struct config_problems *problems)
+{
+	if (l->mode_set)
+		wrong_kind(problems, l, "mode", why);
+	if (l->owner)
+		wrong_kind(problems, l, "owner", why);
+	if (l->group)
+		wrong_kind(problems, l, "group", why);
+}
+
+static void check_unix(const struct listener_config *l, struct config_problems *problems)
+{
+	if (l->sockets == SOCKETS_PER_WORKER)
+		wrong_kind(problems, l, "sockets: per-worker",
+			"not possible: Unix sockets cannot share an address; use sockets: shared");
+	if (l->nodelay)
+		wrong_kind(problems, l, "nodelay", "for TCP, this is a Unix socket");
+	if (l->v6only)
+		wrong_kind(problems, l, "v6only", "for IPv6, this is a Unix socket");
+	if (l->owner && !config_user_valid(l->owner))
+		config_problem_add(problems, l->place, false,
+			"listener \"%s\": \"%s\" is not a user's name or number", l->name,
+			l->owner);
+	if (l->group && !config_user_valid(l->group))
+		config_problem_add(problems, l->place, false,
+			"listener \"%s\": \"%s\" is not a group's name or number", l->name,
+			l->group);
+	if (l->address.kind == ADDRESS_UNIX_STREAM && l->address.len > 0 &&
+		l->address.len > offsetof(struct sockaddr_un, sun_path) &&
+		l->address.un.sun_path[0] == '\0')
+		check_path_options(
+			l, "for sockets with a path, this one has an abstract address", problems);
+}
+
+static bool supported_kind(const struct listener_config *l, struct config_problems *problems)
+{
+	const char *what = NULL;
+
+	switch (l->address.kind) {
+	case ADDRESS_TCP:
+	case ADDRESS_UNIX_STREAM:
+		return true;
+	case ADDRESS_UDP:
+		what = "UDP";
+		break;
+	case ADDRESS_UNIX_DGRAM:
+		what = "Unix datagram";
+		break;
+	case ADDRESS_UNIX_SEQPACKET:
+		what = "Unix seqpacket";
+		break;
+	}
+	config_problem_add(problems, l->place, false,
+		"listener \"%s\": %s listeners are not supported by this version; it has tcp: and "
+		"unix:",
+		l->name, what);
+	return false;
+}
+
+static void check_options(const struct listener_config *l, struct config_problems *problems)
+{
+	if (!l->steering && l->sockets == SOCKETS_PER_WORKER)
+		wrong_kind(problems, l, "sockets: per-worker",
+			"not possible with steering: off, which leaves one queue for all workers");
+	if (l->rcvbuf > BUFFER_MAX || l->sndbuf > BUFFER_MAX)
+		wrong_kind(problems, l, l->rcvbuf > BUFFER_MAX ? "rcvbuf" : "sndbuf",
+			"more than the kernel takes, which is less than 1G");
+	if (l->inherited) {
+		check_path_options(l,
+			"for sockets of our own; this one's is set in the systemd socket unit",
+			problems);
+		if (l->v6only)
+			wrong_kind(problems, l, "v6only",
+				"for sockets of our own; set BindIPv6Only= in the systemd socket "
+				"unit");
+		return;
+	}
+	if (!supported_kind(l, problems))
+		return;
+	if (address_is_unix(&l->address)) {
+		check_unix(l, problems);
+		return;
+	}
+	check_path_options(l, "for Unix sockets, this is a TCP address", problems);
+	if (l->v6only && address_family(&l->address) != AF_INET6)
+		wrong_kind(problems, l, "v6only", "for IPv6, this is an IPv4 address");
+}
+
+int config_resolve_listeners(struct service_config *s, struct config_problems *problems)
+{
+	int r;
+
+	if (s->n_listeners > CONFIG_LISTENERS_MAX) {
+		config_problem_add(problems, s->place, false,
+			"service \"%s\" has %zu listeners; at most %d are possible", s->name,
+			s->n_listeners, CONFIG_LISTENERS_MAX);
+		s->broken |= SECTION_LISTEN;
+	}
+	r = resolve_names(s);
+	if (r < 0)
+		return r;
+	check_names(s, problems);
+	for (size_t i = 0; i < s->n_listeners; i++)
+		if (!s->listeners[i].broken)
+			check_options(&s->listeners[i], problems);
+	return 0;
+}
+
+/* --- overlaps ------------------------------------------------------------- */
+
+struct claim { /* one listener's wish for its address */
+	const struct service_config *service;
+	const struct listener_config *listener;
+	unsigned group; /* claims of different groups cannot meet */
+	size_t order;	/* as written */
+};
+
+enum { GROUP_UNIX = 0x10000, GROUP_INHERITED };
+
+static unsigned claim_group(const struct listener_config *l)
+{
+	if (l->inherited)
+		return GROUP_INHERITED;
+	if (address_is_unix(&l->address))
+		return GROUP_UNIX;
+	return address_port(&l->address);
+}
+
+static int claim_compare(const void *a, const void *b)
+{
+	const struct claim *x = a, *y = b;
+
+	if (x->group != y->group)
+		return x->group < y->group ? -1 : 1;
+	return x->order < y->order ? -1 : x->order > y->order;
+}
+
+static bool claims_meet(const struct claim *a, const struct claim *b)
+{
+	if (a->group == GROUP_INHERITED)
+		return streq(a->listener->inherit, b->listener->inherit);
+	return address_overlaps(&a->listener->address, a->listener->v6only, &b->listener->address,
+		b->listener->v6only);
+}
+
+/* "service \"web\", listener \"http\" (web.yaml:3)" */
+static char *claim_describe(const struct claim *c)
+{
+	const struct config_place *place = &c->listener->place;
+
+	if (!place->file || place->line == 0)
+		return xasprintf(
+			"listener \"%s\" of service \"%s\"", c->listener->name, c->service->name);
+	return xasprintf("listener \"%s\" of service \"%s\" (%s:%u)", c->listener->name,
+		c->service->name, place->file, place->line);
+}
+
+static int report_overlap(
+	const struct claim *first, const struct claim *second, struct config_problems *problems)
+{
+	_cleanup_free_ char *who = claim_describe(first);
+	_cleanup_free_ char *wanted = NULL, *taken = NULL;
+	const struct config_place place =
+		config_place_or(second->listener->place, second->service->place);
+
+	if (!who)
+		return -ENOMEM;
+	if (first->group == GROUP_INHERITED) {
+		config_problem_add(problems, place, false,
+			"the systemd socket \"%s\" already belongs to %s",
+			second->listener->inherit, who);
+		return 0;
+	}
+	wanted = address_format(&second->listener->address);
+	taken = address_format(&first->listener->address);
+	if (!wanted || !taken)
+		return -ENOMEM;
+	if (address_equal(&first->listener->address, &second->listener->address))
+		config_problem_add(
+			problems, place, false, "\"%s\" already belongs to %s", wanted, who);
+	else
+		config_problem_add(problems, place, false,
+			"\"%s\" overlaps \"%s\" of %s: one of them is a wildcard of the other; use "
+			"another port, or specific addresses for both",
+			wanted, taken, who);
+	return 0;
+}
+
+static size_t collect_claims(const struct config *c, struct claim *claims, size_t max)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < c->n_services; i++) {
+		const struct service_config *s = &c->services[i];
+
+		for (size_t j = 0; j < s->n_listeners && n < max; j++) {
+			const struct listener_config *l = &s->listeners[j];
+
+			if (l->broken)
+				continue;
+			claims[n] = (struct claim){
+				.service = s,
+				.listener = l,
+				.group = claim_group(l),
+				.order = n,
+			};
+			n++;
+		}
+	}
+	return n;
+}
+
+static int check_claims(const struct claim *claims, size_t n, struct config_problems *problems)
+{
+	int r;
+
+	/* Sorted by group: only neighbours of one group are compared, and each is reported once. */
+	for (size_t i = 1; i < n; i++) {
+		for (size_t j = i; j-- > 0 && claims[j].group == claims[i].group;) {
+			if (!claims_meet(&claims[j], &claims[i]))
+				continue;
+			r = report_overlap(&claims[j], &claims[i], problems);
+			if (r < 0)
+				return r;
+			break;
+		}
+	}
+	return 0;
+}
+
+int config_check_overlaps(const struct config *c, struct config_problems *problems)
+{
+	_cleanup_free_ struct claim *claims = NULL;
+	size_t total = 0;
+
+	for (size_t i = 0; i < c->n_services; i++)
+		total += c->services[i].n_listeners;
+	if (total == 0)
+		return 0;
+	if (total > CONFIG_LISTENERS_TOTAL_MAX) {
+		config_problem_add(problems,
+			(struct config_place){.file = c->files ? c->files[0] : NULL}, false,
+			"%zu listeners in all; at most %d are possible", total,
+			CONFIG_LISTENERS_TOTAL_MAX);
+		return 0;
+	}
+	claims = calloc(total, sizeof(*claims));
+	if (!claims)
+		return -ENOMEM;
+	total = collect_claims(c, claims, total);
+	qsort(claims, total, sizeof(*claims), claim_compare);
+	return check_claims(claims, total, problems);
+}

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `listen:` in its four forms: one port or address, one map with an address, a list of both, or a
+ * map of them by name. */
+#include "daemon/config_yaml_service.h"
+
+#include <limits.h>
+
+#include "base/parse.h"
+
+static int read_address(
+	struct reader *r, const struct key *key, const struct node *value, void *target)
+{
+	struct listener_config *l = target;
+	const char *text = node_text(r, key->name, value);
+	const char *why = "write a port, ADDRESS:PORT, [IPV6]:PORT or unix:/PATH; names of hosts "
+			  "are not looked up";
+	int q;
+
+	if (!text) {
+		l->broken = true;
+		return 0;
+	}
+	q = address_parse(text, false, &l->address);
+	if (q == 0)
+		return 0;
+	if (q == -ERANGE)
+		why = "a port is between 1 and 65535";
+	else if (q == -ENAMETOOLONG)
+		why = "the path is longer than the 107 bytes of a Unix socket's";
+	else if (q == -ENODEV)
+		why = "there is no such network interface";
+	config_problem_add(
+		r->problems, value->place, false, "\"%s\" is not an address; %s", text, why);
+	l->broken = true;
+	return 0;
+}
+
+static int read_inherit(
+	struct reader *r, const struct key *key, const struct node *value, void *target)
+{
+	struct listener_config *l = target;
+	const char *text = node_text(r, key->name, value);
+
+	l->broken = true;
+	if (!text)
+		return 0;
+	/* As sd_listen_fds_with_names(3) can deliver it: no colon, no control characters. */
+	for (const char *p = text; *p; p++) {
+		if (*p > ' ' && *p < 127 && *p != ':')
+			continue;
+		text = "";
+		break;
+	}
+	if (!*text || strlen(text) > 255) {
+		config_problem_add(r->problems, value->place, false,
+			"inherit: \"%s\" is not the FileDescriptorName= of a systemd socket",
+			value->text);
+		return 0;
+	}
+	free(l->inherit);
+	l->inherit = strdup(text);
+	if (!l->inherit)
+		return -ENOMEM;
+	l->inherited = true;
+	l->broken = false;
+	return 0;
+}
+
+static const char *const sockets_words[] = {"shared", "per-worker", NULL};
+
+#define AT(field) offsetof(struct listener_config, field)
+static const struct key listener_keys[] = {
+	KEY_WHOLE("address", KEY_CUSTOM, .read = read_address),
+	KEY_WHOLE("inherit", KEY_CUSTOM, .read = read_inherit),
+	KEY("name", KEY_TEXT, name),
+	KEY("sockets", KEY_CHOICE, sockets, .choices = sockets_words),
+	KEY("steering", KEY_BOOL, steering),
+	KEY("v6only", KEY_BOOL, v6only),
+	KEY("nodelay", KEY_BOOL, nodelay),
+	KEY("backlog", KEY_NUMBER, backlog, .min = 1, .max = 1 << 20),
+	KEY("mode", KEY_MODE, mode, .set = AT(mode_set), .max = 0777),
+	KEY("owner", KEY_USER, owner),
+	KEY("group", KEY_USER, group),
+	KEY("rcvbuf", KEY_SIZE, rcvbuf, .min = 1024, .max = INT_MAX / 2),
+	KEY("sndbuf", KEY_SIZE, sndbuf, .min = 1024, .max = INT_MAX / 2),
+};
+static const char *const listener_later[] = {"bindtodevice", "broadcast", "busy_poll", "congestion",
+	"debug", "defer_accept", "device", "dontroute", "fastopen", "freebind", "incoming_cpu",
+	"interface", "keepalive", "keepcnt", "keepidle", "keepintvl", "linger", "mark", "maxseg",
+	"multicast", "multicast_loop", "multicast_ttl", "oobinline", "priority", "rcvlowat",
+	"rcvtimeo", "reuseaddr", "reuseport", "sndlowat", "sndtimeo", "tclass", "tos",
+	"transparent", "ttl", "user_timeout", NULL};
+#undef AT
+
+static const struct key_table listener_table =
+	KEY_TABLE("a listener", listener_keys, .later = listener_later);
+
+static int read_listener_map(struct reader *r, const struct node *value, struct listener_config *l)
+{
+	const struct node *address = node_get(value, "address"),
+			  *inherit = node_get(value, "inherit");
+	int q = keys_read(r, value, &listener_table, l);
+
+	if (q < 0)
+		return q;
+	if (address && inherit) {
+		config_problem_add(r->problems, inherit->place, false,
+			"a listener has either an address or inherit, not both");
+		l->broken = true;
+	} else if (!address && !inherit) {
+		config_problem_add(r->problems, value->place, false,
+			"the listener has no address; write address: PORT, or inherit: NAME");
+		l->broken = true;
+	}
+	return 0;
+}
+
+/* name: of a map's entry, or NULL. */
+static int append_listener(struct reader *r, struct service_config *s, const struct node *name,
+	const struct node *value)
+{
+	static const struct key address_key = {
+		.name = "listen", .type = KEY_CUSTOM, .read = read_address};
+	struct listener_config *l, *longer;
+
+	if (s->n_listeners >= CONFIG_LISTENERS_MAX) {
+		config_problem_add(r->problems, value->place, false,
+			"more than %d listeners in one service", CONFIG_LISTENERS_MAX);
+		return 0;
+	}
+	longer = reallocarray(s->listeners, s->n_listeners + 1, sizeof(*longer));
+	if (!longer)
+		return -ENOMEM;
+	s->listeners = longer;
+	l = &s->listeners[s->n_listeners++];
+	listener_config_init(l);
+	l->place = name ? name->place : value->place;
+	if (name) {
+		l->name = strdup(name->text);
+		if (!l->name)
+			return -ENOMEM;
+	}
+	if (value->kind != NODE_MAP)
+		return key_read(r, &address_key, value, l);
+	if (name && node_get(value, "name"))
+		config_problem_add(r->problems, node_get(value, "name")->place, false,
+			"this listener already has a name, \"%s\"", name->text);
+	return read_listener_map(r, value, l);
+}
+
+static int read_list(struct reader *r, struct service_config *s, const struct node *list)
+{
+	int q = 0;
+
+	for (size_t i = 0; i < list->n && q == 0 && i <= CONFIG_LISTENERS_MAX; i++)
+		q = append_listener(r, s, NULL, list->items[i]);
+	return q;
+}
+
+static int read_map(struct reader *r, struct service_config *s, const struct node *map)
+{
+	int q = 0;
+
+	/* These two cannot be names: a map that has one is a listener itself. */
+	if (node_get(map, "address") || node_get(map, "inherit"))
+		return append_listener(r, s, NULL, map);
+	for (size_t i = 0; i < map->n && q == 0 && i / 2 <= CONFIG_LISTENERS_MAX; i += 2)
+		q = append_listener(r, s, map->items[i], map->items[i + 1]);
+	return q;
+}
+
+int config_read_listen(
+	struct reader *r, const struct key *key, const struct node *value, void *service)
+{
+	switch (value->kind) {
+	case NODE_SCALAR:
+		if (!node_text(r, key->name, value))
+			return 0;
+		return append_listener(r, service, NULL, value);
+	case NODE_LIST:
+		return read_list(r, service, value);
+	case NODE_MAP:
+		return read_map(r, service, value);
+	}
+	return 0;
+}

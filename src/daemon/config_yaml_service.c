@@ -1,0 +1,479 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The keys of one service. */
+#include "daemon/config_yaml_service.h"
+
+#include <signal.h>
+
+#include "base/parse.h"
+
+#define error_at(r, node, ...) config_problem_add((r)->problems, (node)->place, false, __VA_ARGS__)
+
+char *config_path_join(const char *directory, const char *path)
+{
+	const char *rest;
+
+	if (path[0] == '/')
+		return strdup(path);
+	while ((rest = startswith(path, "./"))) {
+		path = rest;
+		while (*path == '/')
+			path++;
+	}
+	if (!*path || streq(path, "."))
+		return strdup(directory);
+	return xasprintf(
+		"%s%s%s", directory, directory[strlen(directory) - 1] == '/' ? "" : "/", path);
+}
+
+static int read_directory(
+	struct reader *r, const struct key *key, const struct node *value, void *target)
+{
+	const char *text = node_text(r, key->name, value);
+	char **directory = target;
+
+	if (!text)
+		return 0;
+	if (!*text) {
+		error_at(r, value, "%s is empty", key->name);
+		return 0;
+	}
+	free(*directory);
+	*directory = config_path_join(r->directory, text);
+	return *directory ? 0 : -ENOMEM;
+}
+
+static int read_workers(
+	struct reader *r, const struct key *key, const struct node *value, void *target)
+{
+	static const struct key number = {.name = "workers",
+		.type = KEY_NUMBER,
+		.offset = offsetof(struct service_config, workers),
+		.min = 1,
+		.max = CONFIG_WORKERS_MAX};
+	struct service_config *s = target;
+	size_t errors = r->problems->n_errors;
+	unsigned before = s->workers;
+	int q;
+
+	(void)key;
+	if (value->kind == NODE_SCALAR && streq(value->text, "auto")) {
+		s->workers_auto = true;
+		s->workers = 0;
+		return 0;
+	}
+	q = key_read(r, &number, value, s);
+	if (r->problems->n_errors > errors)
+		s->workers = before;
+	return q;
+}
+
+static int read_environment(
+	struct reader *r, const struct key *key, const struct node *value, void *target)
+{
+	char ***environment = target;
+
+	if (!node_is_map(r, key->name, value))
+		return 0;
+	if (value->n / 2 > CONFIG_LIST_MAX) {
+		error_at(r, value, "%s: %zu variables; at most %d are possible", key->name,
+			value->n / 2, CONFIG_LIST_MAX);
+		return 0;
+	}
+	for (size_t i = 0; i < value->n; i += 2) {
+		const char *name = value->items[i]->text;
+		const struct node *text = value->items[i + 1];
+		char *entry;
+		int q;
+
+		if (node_is_null(text)) {
+			error_at(r, text, "%s has no value; write \"\" for an empty one", name);
+			continue;
+		}
+		if (!node_text(r, name, text))
+			continue;
+		if (strchr(name, '=')) {
+			error_at(r, value->items[i], "\"%s\" is not a variable's name", name);
+			continue;
+		}
+		entry = xasprintf("%s=%s", name, text->text);
+		q = entry ? strv_append_take(environment, entry) : -ENOMEM;
+		if (q < 0)
+			return q;
+	}
+	return 0;
+}
+
+static int read_env_files(
+	struct reader *r, const struct key *key, const struct node *value, void *target)
+{
+	struct service_config *s = target;
+	const struct node *const *items;
+	size_t n;
+
+	if (!node_items(r, key->name, &value, &items, &n) || n == 0)
+		return 0;
+	s->env_files = calloc(n, sizeof(*s->env_files));
+	if (!s->env_files)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		const char *text = node_text(r, key->name, items[i]);
+		bool optional;
+		char *path;
+
+		if (!text)
+			continue;
+		optional = text[0] == '-';
+		if (optional)
+			text++;
+		if (!*text) {
+			error_at(r, items[i], "%s: a path is missing", key->name);
+			continue;
+		}
+		path = strdup(text);
+		if (!path)
+			return -ENOMEM;
+		s->env_files[s->n_env_files++] =
+			(struct env_file){.path = path, .optional = optional};
+	}
+	return 0;
+}
+
+/* --- handoff -------------------------------------------------------------- */
+
+static const char *const handoff_words[] = {"listen-fds", "arguments", "stdin", NULL};
+static const unsigned handoff_kinds[] = {HANDOFF_LISTEN_FDS, HANDOFF_ARGUMENTS, HANDOFF_STDIN};
+
+/* Conventions of other programs that are known, but not spoken yet. */
+static const char *const handoff_later[] = {"circus", "ecdysis", "einhorn", "endless", "envoy",
+	"gunicorn", "haproxy", "huptime", "listenfd", "nginx", "php-fpm", "pingora", "puma", "s6",
+	"server-starter", "shellflip", "socketmaster", "tableflip", "unicorn", "uwsgi"};
+
+static int read_handoff_kind(
+	struct reader *r, const struct key *key, const struct node *item, unsigned *set)
+{
+	const char *text = node_text(r, key->name, item);
+
+	if (!text)
+		return 0;
+	for (size_t i = 0; handoff_words[i]; i++) {
+		if (streq(handoff_words[i], text)) {
+			*set |= handoff_kinds[i];
+			return 0;
+		}
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(handoff_later); i++) {
+		if (streq(handoff_later[i], text)) {
+			error_at(r, item, "%s: \"%s\" is not supported by this version", key->name,
+				text);
+			return 0;
+		}
+	}
+	return report_choice(r, key->name, item, handoff_words);
+}
+
+static int read_handoff(
+	struct reader *r, const struct key *key, const struct node *value, void *target)
+{
+	const struct node *const *items;
+	unsigned set = 0;
+	size_t n;
+	int q;
+
+	if (value->kind == NODE_MAP && node_get(value, "preset")) {
+		error_at(r, value, "%s: \"preset\" is not supported by this version", key->name);
+		return 0;
+	}
+	if (!node_items(r, key->name, &value, &items, &n))
+		return 0;
+	for (size_t i = 0; i < n; i++) {
+		q = read_handoff_kind(r, key, items[i], &set);
+		if (q < 0)
+			return q;
+	}
+	*(unsigned *)target = set;
+	return 0;
+}
+
+/* --- upgrade -------------------------------------------------------------- */
+
+static const char *const strategy_words[] = {"blue-green", "rolling", "canary", "recreate", NULL};
+static const char *const overlap_words[] = {"reject", "queue", "supersede", NULL};
+
+static int read_steps(
+	struct reader *r, const struct key *key, const struct node *value, void *target)
+{
+	static const struct key share = {
+		.name = "steps", .type = KEY_SHARE, .min = 1, .max = SHARE_MAX};
+	struct upgrade_config *u = target;
+	const struct node *const *items;
+	size_t n;
+	int q;
+
+	if (!node_items(r, key->name, &value, &items, &n))
+		return 0;
+	if (n == 0 || n > CONFIG_STEPS_MAX) {
+		error_at(r, value, "%s: %zu steps; 1 to %d are possible", key->name, n,
+			CONFIG_STEPS_MAX);
+		return 0;
+	}
+	for (size_t i = 0; i < n; i++) {
+		q = key_read(r, &share, items[i], &u->steps[i]);
+		if (q < 0)
+			return q;
+	}
+	u->n_steps = n;
+	return 0;
+}
+
+#define AT(field) offsetof(struct upgrade_config, field)
+static const struct key upgrade_keys[] = {
+	KEY("strategy", KEY_CHOICE, strategy, .set = AT(strategy_set), .choices = strategy_words),
+	KEY("surge", KEY_SHARE, surge, .set = AT(surge_set), .min = 1, .max = SHARE_MAX),
+	KEY_WHOLE("steps", KEY_CUSTOM, .set = AT(steps_set), .read = read_steps),
+	KEY("soak", KEY_DURATION, soak_usec, .max = CONFIG_DURATION_MAX),
+	KEY("overlap", KEY_CHOICE, overlap, .choices = overlap_words),
+	KEY("preview_from", KEY_TEXT, preview_from),
+	KEY("keep_warm", KEY_DURATION, keep_warm_usec, .max = CONFIG_DURATION_MAX),
+};
+static const char *const upgrade_later[] = {"sticky", "verify", NULL};
+#undef AT
+
+static const struct key_table upgrade_table =
+	KEY_TABLE("upgrade", upgrade_keys, .main_key = "strategy", .later = upgrade_later);
+
+/* --- drain ---------------------------------------------------------------- */
+
+static int read_signal(
+	struct reader *r, const struct key *key, const struct node *value, void *target)
+{
+	const char *text = node_text(r, key->name, value);
+	int number;
+
+	if (!text)
+		return 0;
+	if (config_signal_from_string(text, &number) < 0)
+		error_at(r, value, "%s: \"%s\" is not a signal, such as SIGTERM or SIGQUIT",
+			key->name, text);
+	else if (number == SIGSTOP || number == SIGCHLD || number == SIGCONT)
+		error_at(r, value, "%s: %s ends no program; use SIGTERM, SIGQUIT or the like",
+			key->name, text);
+	else
+		*(int *)target = number;
+	return 0;
+}
+
+#define AT(field) offsetof(struct drain_config, field)
+static const struct key drain_keys[] = {
+	KEY("settle", KEY_DURATION, settle_usec, .max = CONFIG_DURATION_MAX),
+	KEY("settle_timeout", KEY_DURATION, settle_timeout_usec, .max = CONFIG_DURATION_MAX),
+	KEY("idle_wait", KEY_DURATION, idle_wait_usec, .max = CONFIG_DURATION_MAX),
+	KEY("signal", KEY_CUSTOM, signal, .read = read_signal),
+	KEY("timeout", KEY_DURATION, timeout_usec, .max = CONFIG_DURATION_MAX),
+	KEY("kill_after", KEY_DURATION, kill_after_usec, .max = CONFIG_DURATION_MAX),
+	KEY("max_generations", KEY_NUMBER, max_generations, .min = 2,
+		.max = CONFIG_GENERATIONS_MAX),
+};
+#undef AT
+
+static const struct key_table drain_table = KEY_TABLE("drain", drain_keys, .main_key = "timeout");
+
+/* --- restart -------------------------------------------------------------- */
+
+static const char *const policy_words[] = {"always", "on-failure", "never", NULL};
+
+#define AT(field) offsetof(struct restart_config, field)
+static const struct key backoff_keys[] = {
+	KEY("from", KEY_DURATION, backoff_from_usec, .min = USEC_PER_MSEC,
+		.max = CONFIG_DURATION_MAX),
+	KEY("to", KEY_DURATION, backoff_to_usec, .min = USEC_PER_MSEC, .max = CONFIG_DURATION_MAX),
+};
+static const struct key limit_keys[] = {
+	KEY("starts", KEY_NUMBER, limit_starts, .min = 0, .max = 1000000),
+	KEY("within", KEY_DURATION, limit_within_usec, .max = CONFIG_DURATION_MAX),
+};
+static const struct key_table backoff_table = KEY_TABLE("restart's backoff", backoff_keys);
+static const struct key_table limit_table = KEY_TABLE("restart's limit", limit_keys);
+
+static const struct key restart_keys[] = {
+	KEY("policy", KEY_CHOICE, policy, .choices = policy_words),
+	KEY_WHOLE("backoff", KEY_SECTION, .table = &backoff_table),
+	KEY_WHOLE("limit", KEY_SECTION, .table = &limit_table),
+};
+#undef AT
+
+static const struct key_table restart_table =
+	KEY_TABLE("restart", restart_keys, .main_key = "policy");
+
+/* --- the rest ------------------------------------------------------------- */
+
+static int read_watchdog(
+	struct reader *r, const struct key *key, const struct node *value, void *target)
+{
+	static const struct key duration = {.name = "watchdog",
+		.type = KEY_DURATION,
+		.min = 100 * USEC_PER_MSEC,
+		.max = CONFIG_DURATION_MAX};
+
+	(void)key;
+	if (value->kind == NODE_SCALAR && (streq(value->text, "off") || streq(value->text, "0"))) {
+		*(uint64_t *)target = 0;
+		return 0;
+	}
+	return key_read(r, &duration, value, target);
+}
+
+static int read_limit(struct reader *r, const struct node *name, const struct node *value,
+	struct limit_config *ret, bool *ret_good)
+{
+	const char *text = node_text(r, name->text, value);
+
+	*ret_good = false;
+	if (config_limit_from_string(name->text, &ret->resource) < 0)
+		return report_choice(r, "limits", name, config_limit_names);
+	if (!text)
+		return 0;
+	*ret_good = true;
+	if (streq(text, "unlimited") || streq(text, "infinity"))
+		ret->value = UINT64_MAX;
+	else if (parse_size(text, &ret->value) < 0 || ret->value >= INT64_MAX) {
+		error_at(r, value,
+			"%s: \"%s\" is not a limit; write a number, a size such as 64K, or "
+			"unlimited",
+			name->text, text);
+		*ret_good = false;
+	}
+	return 0;
+}
+
+static int read_limits(
+	struct reader *r, const struct key *key, const struct node *value, void *target)
+{
+	struct service_config *s = target;
+
+	if (!node_is_map(r, key->name, value) || value->n == 0)
+		return 0;
+	s->limits = calloc(value->n / 2, sizeof(*s->limits));
+	if (!s->limits)
+		return -ENOMEM;
+	for (size_t i = 0; i < value->n; i += 2) {
+		bool good;
+		int q = read_limit(
+			r, value->items[i], value->items[i + 1], &s->limits[s->n_limits], &good);
+
+		if (q < 0)
+			return q;
+		if (good)
+			s->n_limits++;
+	}
+	return 0;
+}
+
+static const char *const output_words[] = {"tee", "journal", "inherit", NULL};
+
+static int read_output(
+	struct reader *r, const struct key *key, const struct node *value, void *target)
+{
+	static const enum output_kind kinds[] = {OUTPUT_TEE, OUTPUT_JOURNAL, OUTPUT_INHERIT};
+	struct service_config *s = target;
+	const char *text = node_text(r, key->name, value);
+
+	if (!text)
+		return 0;
+	for (size_t i = 0; output_words[i]; i++) {
+		if (streq(output_words[i], text)) {
+			s->output = kinds[i];
+			return 0;
+		}
+	}
+	if (!strchr(text, '/')) {
+		error_at(r, value,
+			"%s: \"%s\" is none of tee, journal, inherit, nor a file; a file's name "
+			"needs a "
+			"\"/\", such as ./%s",
+			key->name, text, text);
+		return 0;
+	}
+	s->output = OUTPUT_FILE;
+	s->output_file = strdup(text);
+	return s->output_file ? 0 : -ENOMEM;
+}
+
+/* --- all keys ------------------------------------------------------------- */
+
+#define AT(field) offsetof(struct service_config, field)
+static const struct key service_keys[] = {
+	KEY("command", KEY_COMMAND, command, .place = AT(command_place),
+		.section = SECTION_COMMAND),
+	KEY("directory", KEY_CUSTOM, directory, .read = read_directory),
+	KEY("fingerprint", KEY_LIST, fingerprint),
+	KEY_WHOLE("workers", KEY_CUSTOM, .read = read_workers, .section = SECTION_WORKERS),
+	KEY("user", KEY_USER, user),
+	KEY("group", KEY_USER, group),
+	KEY("environment", KEY_CUSTOM, environment, .place = AT(environment_place),
+		.read = read_environment, .section = SECTION_ENVIRONMENT),
+	KEY_WHOLE("env_file", KEY_CUSTOM, .read = read_env_files),
+	KEY_WHOLE("listen", KEY_CUSTOM, .read = config_read_listen, .section = SECTION_LISTEN),
+	KEY("handoff", KEY_CUSTOM, handoff, .place = AT(handoff_place), .read = read_handoff,
+		.section = SECTION_HANDOFF),
+	KEY("ready", KEY_CUSTOM, ready, .place = AT(ready.place), .read = config_read_ready,
+		.section = SECTION_READY),
+	KEY("upgrade", KEY_SECTION, upgrade, .place = AT(upgrade.place), .table = &upgrade_table,
+		.section = SECTION_UPGRADE),
+	KEY("drain", KEY_SECTION, drain, .place = AT(drain.place), .table = &drain_table,
+		.section = SECTION_DRAIN),
+	KEY("restart", KEY_SECTION, restart, .place = AT(restart.place), .table = &restart_table,
+		.section = SECTION_RESTART),
+	KEY("watchdog", KEY_CUSTOM, watchdog_usec, .read = read_watchdog),
+	KEY_WHOLE("limits", KEY_CUSTOM, .read = read_limits),
+	KEY_WHOLE("output", KEY_CUSTOM, .set = AT(output_set), .read = read_output),
+	KEY("autostart", KEY_BOOL, autostart),
+};
+static const char *const service_later[] = {"cpu_affinity", "preset", "recycle", NULL};
+
+static const struct key_table service_table =
+	KEY_TABLE("a service", service_keys, .broken = AT(broken), .later = service_later);
+#undef AT
+
+/* What needs the directory, which may stand behind it in the file. */
+static int finish_paths(struct reader *r, struct service_config *s)
+{
+	char *output;
+
+	if (!s->directory) {
+		s->directory = strdup(r->directory);
+		if (!s->directory)
+			return -ENOMEM;
+	}
+	if (!s->output_file)
+		return 0;
+	output = config_path_join(s->directory, s->output_file);
+	if (!output)
+		return -ENOMEM;
+	free(s->output_file);
+	s->output_file = output;
+	return 0;
+}
+
+int config_read_service(struct reader *r, const struct node *name, const struct node *value)
+{
+	struct config *c = r->config;
+	struct service_config *s, *longer;
+	int q;
+
+	longer = reallocarray(c->services, c->n_services + 1, sizeof(*longer));
+	if (!longer)
+		return -ENOMEM;
+	c->services = longer;
+	s = &c->services[c->n_services];
+	q = service_config_init(s, name->text);
+	if (q < 0)
+		return q;
+	c->n_services++;
+	s->place = name->place;
+	if (!node_is_map(r, name->text, value)) {
+		s->broken |= SECTION_COMMAND;
+		return finish_paths(r, s);
+	}
+	q = keys_read(r, value, &service_table, s);
+	return q < 0 ? q : finish_paths(r, s);
+}
