@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "ctl/client.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+
+/* The daemon is trusted with more than it trusts us with: a host's whole state in one message. */
+#define REPLY_MAX ((size_t)64 * 1024 * 1024)
+#define READ_SIZE ((size_t)64 * 1024)
+
+void client_done(struct client *c)
+{
+	c->fd = close_fd(c->fd);
+	varlink_framing_done(&c->in);
+}
+
+int client_connect(const char *path, struct client *ret)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	_cleanup_close_ int fd = -1;
+	size_t len = strlen(path);
+	socklen_t size;
+
+	/* A path is ended by NUL, an abstract name by its length. */
+	if (len == 0 || len >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	memcpy(address.sun_path, path, len);
+	size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + 1);
+	if (path[0] == '@') {
+		address.sun_path[0] = '\0';
+		size--;
+	}
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	while (connect(fd, (const struct sockaddr *)&address, size) < 0)
+		if (errno != EINTR)
+			return -errno;
+	*ret = (struct client){.fd = TAKE_FD(fd), .in = VARLINK_FRAMING_INIT(REPLY_MAX)};
+	return 0;
+}
+
+static uint64_t now_usec(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
+}
+
+/* Wait for events until the moment deadline. 0, -ETIMEDOUT or -errno. */
+static int wait_until(int fd, short events, uint64_t deadline)
+{
+	struct pollfd p = {.fd = fd, .events = events};
+
+	for (;;) {
+		uint64_t now = now_usec(), left = deadline > now ? deadline - now : 0;
+		int r = poll(&p, 1,
+			deadline == USEC_INFINITY
+				? -1
+				: (int)MIN((left + USEC_PER_MSEC - 1) / USEC_PER_MSEC,
+					  (uint64_t)1000 * 1000));
+
+		if (r > 0)
+			return 0;
+		if (r < 0 && errno != EINTR)
+			return -errno;
+		if (r == 0 && now_usec() >= deadline)
+			return -ETIMEDOUT;
+	}
+}
+
+static uint64_t deadline_of(uint64_t timeout_usec)
+{
+	uint64_t now = now_usec();
+
+	return timeout_usec > USEC_INFINITY - now ? USEC_INFINITY : now + timeout_usec;
+}
+
+int client_send(struct client *c, const char *method, const json_t *parameters, bool more,
+	uint64_t timeout_usec)
+{
+	_cleanup_free_ char *name = strdup(method);
+	_cleanup_json_ json_t *copy = NULL;
+	_cleanup_buffer_ struct buffer out = BUFFER_INIT(0);
+	uint64_t deadline = deadline_of(timeout_usec);
+	int r;
+
+	copy = parameters ? json_copy((json_t *)(uintptr_t)parameters) : json_object();
+	if (!name || !copy)
+		return -ENOMEM;
+	r = varlink_call_write(
+		&(struct varlink_call){.method = name, .parameters = copy, .more = more}, &out);
+	if (r < 0)
+		return r;
+	while (out.len > 0) {
+		ssize_t n = send(c->fd, buffer_data(&out), out.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n >= 0) {
+			buffer_consume(&out, (size_t)n);
+		} else if (errno == EAGAIN) {
+			r = wait_until(c->fd, POLLOUT, deadline);
+			if (r < 0)
+				return r;
+		} else if (errno != EINTR) {
+			return -errno;
+		}
+	}
+	return 0;
+}
+
+/* Read what is there. 1: something; 0: nothing. */
+static int fill(struct client *c)
+{
+	char data[READ_SIZE];
+	ssize_t n;
+	int r;
+
+	do {
+		n = recv(c->fd, data, sizeof(data), MSG_DONTWAIT);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return errno == EAGAIN ? 0 : -errno;
+	if (n == 0)
+		return -ECONNRESET;
+	r = varlink_framing_append(&c->in, data, (size_t)n);
+	return r < 0 ? r : 1;
+}
+
+int client_take(struct client *c, struct varlink_reply *ret)
+{
+	const char *message;
+	size_t len;
+	int r;
+
+	while (!varlink_framing_peek(&c->in, &message, &len)) {
+		r = fill(c);
+		if (r <= 0)
+			return r;
+	}
+	r = varlink_reply_parse(message, len, VARLINK_DEPTH_MAX, ret);
+	varlink_framing_pop(&c->in);
+	return r < 0 ? r : 1;
+}
+
+int client_wait(struct client *c, uint64_t timeout_usec, struct varlink_reply *ret)
+{
+	uint64_t deadline = deadline_of(timeout_usec);
+	int r;
+
+	while ((r = client_take(c, ret)) == 0) {
+		r = wait_until(c->fd, POLLIN, deadline);
+		if (r < 0)
+			return r;
+	}
+	return r < 0 ? r : 0;
+}
+
+int client_call(struct client *c, const char *method, const json_t *parameters,
+	uint64_t timeout_usec, struct varlink_reply *ret)
+{
+	uint64_t started = now_usec(), spent;
+	int r;
+
+	r = client_send(c, method, parameters, false, timeout_usec);
+	if (r < 0)
+		return r;
+	if (timeout_usec == USEC_INFINITY)
+		return client_wait(c, timeout_usec, ret);
+	spent = now_usec() - started;
+	return client_wait(c, timeout_usec > spent ? timeout_usec - spent : 0, ret);
+}
