@@ -277,6 +277,13 @@ static char *include_path(const struct loader *l, const char *pattern)
 	return xasprintf("%.*s%s", (int)(slash + 1 - l->main_path), l->main_path, pattern);
 }
 
+/* A directory that is not there has no files; one that cannot be read may have some. */
+static int on_glob_error(const char *path, int error)
+{
+	(void)path;
+	return error != ENOENT && error != ENOTDIR;
+}
+
 static int include_pattern(struct loader *l, const struct node *item)
 {
 	_cleanup_free_ char *pattern = include_path(l, item->text);
@@ -285,7 +292,7 @@ static int include_pattern(struct loader *l, const struct node *item)
 
 	if (!pattern)
 		return -ENOMEM;
-	r = glob(pattern, GLOB_ERR, NULL, &matches);
+	r = glob(pattern, 0, on_glob_error, &matches);
 	if (r == 0) {
 		r = include_matches(l, item, &matches);
 	} else if (r == GLOB_NOSPACE) {
