@@ -70,7 +70,7 @@ START_TEST(answers)
 }
 END_TEST
 
-START_TEST(parameters)
+START_TEST(called_with)
 {
 	struct varlink_service s;
 
@@ -206,7 +206,7 @@ START_TEST(mutations)
 	struct varlink_service s;
 
 	init(&s);
-	for (uint32_t seed = 1; seed <= 100000; seed++) {
+	for (uint32_t seed = 1; seed <= 20000; seed++) {
 		char bytes[2 * sizeof(stream)];
 		size_t len = sizeof(stream);
 
