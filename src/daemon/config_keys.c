@@ -61,6 +61,14 @@ bool node_items(struct reader *r, const char *key, const struct node *const *n,
 	return true;
 }
 
+static const struct key *find_key(const struct key_table *table, const char *name)
+{
+	for (size_t i = 0; i < table->n_keys; i++)
+		if (streq(table->keys[i].name, name))
+			return &table->keys[i];
+	return NULL;
+}
+
 /* --- words ---------------------------------------------------------------- */
 
 /* "a, b, c". NULL: out of memory. */
@@ -376,9 +384,14 @@ static int read_section(
 	const struct key_table *table = key->table;
 
 	if (value->kind == NODE_SCALAR && table->main_key && !node_is_null(value)) {
-		for (size_t i = 0; i < table->n_keys; i++)
-			if (streq(table->keys[i].name, table->main_key))
-				return key_read(r, &table->keys[i], value, target);
+		const struct key *found = find_key(table, table->main_key);
+
+		if (found) {
+			struct key main_key = *found;
+
+			main_key.name = key->name; /* what the user wrote */
+			return key_read(r, &main_key, value, target);
+		}
 	}
 	if (!node_is_map(r, key->name, value))
 		return 0;
@@ -428,14 +441,6 @@ int key_read(struct reader *r, const struct key *key, const struct node *value, 
 }
 
 /* --- tables --------------------------------------------------------------- */
-
-static const struct key *find_key(const struct key_table *table, const char *name)
-{
-	for (size_t i = 0; i < table->n_keys; i++)
-		if (streq(table->keys[i].name, name))
-			return &table->keys[i];
-	return NULL;
-}
 
 static void mark_broken(const struct key_table *table, const struct key *key, void *target)
 {

@@ -3,8 +3,6 @@
  * map of them by name. */
 #include "daemon/config_yaml_service.h"
 
-#include <limits.h>
-
 #include "base/parse.h"
 
 static int read_address(
@@ -81,8 +79,8 @@ static const struct key listener_keys[] = {
 	KEY("mode", KEY_MODE, mode, .set = AT(mode_set), .max = 0777),
 	KEY("owner", KEY_USER, owner),
 	KEY("group", KEY_USER, group),
-	KEY("rcvbuf", KEY_SIZE, rcvbuf, .min = 1024, .max = INT_MAX / 2),
-	KEY("sndbuf", KEY_SIZE, sndbuf, .min = 1024, .max = INT_MAX / 2),
+	KEY("rcvbuf", KEY_SIZE, rcvbuf, .min = 1024, .max = 512 << 20),
+	KEY("sndbuf", KEY_SIZE, sndbuf, .min = 1024, .max = 512 << 20),
 };
 static const char *const listener_later[] = {"bindtodevice", "broadcast", "busy_poll", "congestion",
 	"debug", "defer_accept", "device", "dontroute", "fastopen", "freebind", "incoming_cpu",
@@ -97,6 +95,7 @@ static const struct key_table listener_table =
 
 static int read_listener_map(struct reader *r, const struct node *value, struct listener_config *l)
 {
+	size_t errors = r->problems->n_errors;
 	const struct node *address = node_get(value, "address"),
 			  *inherit = node_get(value, "inherit");
 	int q = keys_read(r, value, &listener_table, l);
@@ -108,8 +107,10 @@ static int read_listener_map(struct reader *r, const struct node *value, struct 
 			"a listener has either an address or inherit, not both");
 		l->broken = true;
 	} else if (!address && !inherit) {
-		config_problem_add(r->problems, value->place, false,
-			"the listener has no address; write address: PORT, or inherit: NAME");
+		if (r->problems->n_errors == errors)
+			config_problem_add(r->problems, value->place, false,
+				"the listener has no address; write address: PORT, or inherit: "
+				"NAME");
 		l->broken = true;
 	}
 	return 0;
@@ -119,8 +120,7 @@ static int read_listener_map(struct reader *r, const struct node *value, struct 
 static int append_listener(struct reader *r, struct service_config *s, const struct node *name,
 	const struct node *value)
 {
-	static const struct key address_key = {
-		.name = "listen", .type = KEY_CUSTOM, .read = read_address};
+	struct key address_key = {.name = "listen", .type = KEY_CUSTOM, .read = read_address};
 	struct listener_config *l, *longer;
 
 	if (s->n_listeners >= CONFIG_LISTENERS_MAX) {
@@ -140,6 +140,8 @@ static int append_listener(struct reader *r, struct service_config *s, const str
 		if (!l->name)
 			return -ENOMEM;
 	}
+	if (name)
+		address_key.name = name->text;
 	if (value->kind != NODE_MAP)
 		return key_read(r, &address_key, value, l);
 	if (name && node_get(value, "name"))
@@ -161,9 +163,10 @@ static int read_map(struct reader *r, struct service_config *s, const struct nod
 {
 	int q = 0;
 
-	/* These two cannot be names: a map that has one is a listener itself. */
-	if (node_get(map, "address") || node_get(map, "inherit"))
-		return append_listener(r, s, NULL, map);
+	/* The keys of a listener cannot be names: a map that has one is a listener itself. */
+	for (size_t i = 0; i < listener_table.n_keys; i++)
+		if (node_get(map, listener_table.keys[i].name))
+			return append_listener(r, s, NULL, map);
 	for (size_t i = 0; i < map->n && q == 0 && i / 2 <= CONFIG_LISTENERS_MAX; i += 2)
 		q = append_listener(r, s, map->items[i], map->items[i + 1]);
 	return q;

@@ -114,9 +114,12 @@ static int report_syntax(struct builder *b)
 	}
 	if (p->problem_mark.index < b->len && b->data[p->problem_mark.index] == '\t')
 		hint = "; indent with spaces, YAML does not take tabs";
-	if (p->context)
+	if (p->context && p->context_mark.line != p->problem_mark.line)
 		config_problem_add(b->problems, place, false, "%s, %s that began in line %zu%s",
 			problem, p->context, p->context_mark.line + 1, hint);
+	else if (p->context)
+		config_problem_add(
+			b->problems, place, false, "%s, %s%s", problem, p->context, hint);
 	else
 		config_problem_add(b->problems, place, false, "%s%s", problem, hint);
 	return -EBADMSG;
@@ -223,8 +226,22 @@ static int key_compare(const void *a, const void *b)
 	return x->place.column < y->place.column ? -1 : x->place.column > y->place.column;
 }
 
-/* Sorted, so that a map of many thousand keys takes no quadratic time. */
-static int report_duplicates(struct builder *b, const struct node *map)
+static void drop_marked(struct node *map)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < map->n; i += 2) {
+		if (map->items[i]->duplicate)
+			continue;
+		map->items[n++] = map->items[i];
+		map->items[n++] = map->items[i + 1];
+	}
+	map->n = n;
+}
+
+/* Sorted, so that a map of many thousand keys takes no quadratic time. The later of two leaves the
+ * map. */
+static int drop_duplicates(struct builder *b, struct node *map)
 {
 	size_t n = map->n / 2;
 	_cleanup_free_ struct node **keys = NULL;
@@ -237,11 +254,15 @@ static int report_duplicates(struct builder *b, const struct node *map)
 	for (size_t i = 0; i < n; i++)
 		keys[i] = map->items[2 * i];
 	qsort(keys, n, sizeof(struct node *), key_compare);
-	for (size_t i = 1; i < n; i++)
-		if (streq(keys[i]->text, keys[i - 1]->text))
-			config_problem_add(b->problems, keys[i]->place, false,
-				"the key \"%s\" is already in line %u", keys[i]->text,
-				keys[i - 1]->place.line);
+	for (size_t i = 1; i < n; i++) {
+		if (!streq(keys[i]->text, keys[i - 1]->text))
+			continue;
+		config_problem_add(b->problems, keys[i]->place, false,
+			"the key \"%s\" is already in line %u", keys[i]->text,
+			keys[i - 1]->place.line);
+		keys[i]->duplicate = true;
+	}
+	drop_marked(map);
 	return 0;
 }
 
@@ -311,7 +332,7 @@ static int close_map(struct builder *b, struct node *map)
 	int r;
 
 	drop_bad_keys(b, map);
-	r = report_duplicates(b, map);
+	r = drop_duplicates(b, map);
 	if (r < 0)
 		return r;
 	while (i < map->n && !(map->items[i]->plain && streq(map->items[i]->text, "<<")))

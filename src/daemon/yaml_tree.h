@@ -21,8 +21,9 @@ enum node_kind { NODE_SCALAR, NODE_LIST, NODE_MAP };
 
 struct node {
 	enum node_kind kind;
-	bool plain; /* a scalar without quotes: may mean null */
-	bool open;  /* while it is read: what it contains cannot refer to it */
+	bool plain;	/* a scalar without quotes: may mean null */
+	bool duplicate; /* a key that was reported, and is in no map */
+	bool open;	/* while it is read: what it contains cannot refer to it */
 	struct config_place place;
 	char *text;	     /* scalar; without NUL bytes inside */
 	struct node **items; /* list: its items; map: key, value, key, value ... */
