@@ -22,7 +22,7 @@
 
 #define FAILED_USEC (2 * TOOL_USEC_PER_MSEC)
 #define RETRY_USEC (1 * TOOL_USEC_PER_MSEC)
-#define LINGER_USEC (1 * TOOL_USEC_PER_SEC)
+#define LINGER_USEC (100 * TOOL_USEC_PER_MSEC)
 
 /* ---- waits ---- */
 

@@ -371,6 +371,7 @@ int main(int argc, char **argv)
 		find_given(&worker);
 	manners_begin(&worker);
 	bind_own(&worker);
+	manners_bound(&worker);
 	worker_setup(&worker);
 	worker_run(&worker);
 

@@ -141,6 +141,7 @@ struct worker {
 
 /* What is done before the first connection, in the order of a program's start. */
 void manners_begin(struct worker *worker);
+void manners_bound(const struct worker *worker);
 void manners_ready(struct worker *worker);
 void manners_accepting(struct worker *worker);
 void manners_tick(struct worker *worker, uint64_t now_usec);

@@ -198,9 +198,13 @@ void manners_begin(struct worker *worker)
 		take_memory(options->allocate);
 	if (options->boot_delay > 0)
 		sleep_usec(options->boot_delay);
-	if (options->fork_grandchild)
+}
+
+void manners_bound(const struct worker *worker)
+{
+	if (worker->options.fork_grandchild)
 		fork_grandchild(worker, false);
-	if (options->double_fork)
+	if (worker->options.double_fork)
 		fork_grandchild(worker, true);
 }
 
