@@ -263,7 +263,7 @@ END_TEST
 int main(void)
 {
 	const TTest *const tests[] = {
-		answers, parameters, bad_name_at_the_cut, replies, mutations, mutated_interfaces};
+		answers, called_with, bad_name_at_the_cut, replies, mutations, mutated_interfaces};
 
 	return run_tests("varlink_service", tests, ARRAY_SIZE(tests));
 }
