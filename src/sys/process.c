@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Processes by their parents and names. One pass over /proc is a list of moments, not a moment:
+ * whoever needs to be sure that nobody was missed (a fork between two reads) asks again until
+ * nothing new comes. */
+#include "sys/process.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <sys/prctl.h>
+
+#include "base/parse.h"
+#include "sys/procfs.h"
+
+enum { DEPTH_MAX = 4096, ENVIRONMENT_MAX = 4 << 20 };
+
+struct process {
+	pid_t pid, parent;
+	bool zombie;
+};
+
+static int open_of(pid_t pid, const char *name)
+{
+	char path[64];
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? procfs_error(errno) : fd;
+}
+
+/* NUL-terminated. Bytes, or -errno. */
+static ssize_t read_of(pid_t pid, const char *name, char *buf, size_t size)
+{
+	_cleanup_close_ int fd = open_of(pid, name);
+	ssize_t n;
+
+	if (fd < 0)
+		return fd;
+	n = read(fd, buf, size - 1);
+	if (n < 0)
+		return procfs_error(errno);
+	buf[n] = '\0';
+	return n;
+}
+
+/* pid (name) state ppid ...; the name may have any character, also ")". */
+static int read_stat(pid_t pid, struct process *ret)
+{
+	char buf[1024], state;
+	const char *p;
+	ssize_t n;
+
+	n = read_of(pid, "stat", buf, sizeof(buf));
+	if (n < 0)
+		return (int)n;
+	p = strrchr(buf, ')');
+	if (!p || sscanf(p, ") %c %d", &state, &ret->parent) != 2)
+		return -EBADMSG;
+	ret->pid = pid;
+	ret->zombie = state == 'Z' || state == 'X';
+	return 0;
+}
+
+int process_parent(pid_t pid, pid_t *ret)
+{
+	struct process p;
+	int r = read_stat(pid, &p);
+
+	if (r >= 0)
+		*ret = p.parent;
+	return r;
+}
+
+static int list_processes(struct process **ret, size_t *ret_n)
+{
+	_cleanup_closedir_ DIR *d = opendir("/proc");
+	_cleanup_free_ struct process *list = NULL;
+	size_t n = 0, capacity = 0;
+	struct dirent *e;
+
+	if (!d)
+		return -errno;
+	while ((e = readdir(d))) {
+		unsigned pid;
+		int r;
+
+		if (parse_uint(e->d_name, 1, INT32_MAX, &pid) < 0)
+			continue;
+		r = array_reserve(&list, &capacity, n + 1, sizeof(*list));
+		if (r < 0)
+			return r;
+		if (read_stat((pid_t)pid, &list[n]) >= 0)
+			n++;
+	}
+	*ret = TAKE_PTR(list);
+	*ret_n = n;
+	return 0;
+}
+
+static int compare_by_parent(const void *a, const void *b)
+{
+	const struct process *x = a, *y = b;
+
+	return x->parent != y->parent ? (x->parent > y->parent) - (x->parent < y->parent)
+				      : (x->pid > y->pid) - (x->pid < y->pid);
+}
+
+static size_t first_child(const struct process *list, size_t n, pid_t parent)
+{
+	size_t low = 0, high = n;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (list[middle].parent < parent)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+int process_descendants(pid_t root, bool with_zombies, pid_t **ret, size_t *ret_n)
+{
+	_cleanup_free_ struct process *list = NULL;
+	_cleanup_free_ pid_t *found = NULL;
+	size_t n = 0, n_found = 0, n_kept = 0;
+	struct process self;
+	int r;
+
+	r = read_stat(root, &self);
+	if (r < 0)
+		return r;
+	r = list_processes(&list, &n);
+	if (r < 0)
+		return r;
+	qsort(list, n, sizeof(*list), compare_by_parent);
+	/* Each process has one parent, so there are at most as many, and root. */
+	found = calloc(n + 1, sizeof(*found));
+	if (!found)
+		return -ENOMEM;
+	found[n_found++] = root;
+	for (size_t i = 0; i < n_found; i++)
+		for (size_t k = first_child(list, n, found[i]);
+			k < n && list[k].parent == found[i] && n_found <= n; k++)
+			if (list[k].pid != root)
+				found[n_found++] = list[k].pid;
+
+	/* A zombie's children belong to somebody else, so only now may they go. */
+	for (size_t i = 0; i < n_found; i++) {
+		struct process p;
+
+		if (!with_zombies && (read_stat(found[i], &p) < 0 || p.zombie))
+			continue;
+		found[n_kept++] = found[i];
+	}
+	*ret = TAKE_PTR(found);
+	*ret_n = n_kept;
+	return 0;
+}
+
+bool process_is_descendant(pid_t pid, pid_t root)
+{
+	/* The bound is for a chain whose pids are used again while we walk. */
+	for (unsigned i = 0; i < DEPTH_MAX && pid > 0; i++)
+		if (pid == root)
+			return true;
+		else if (process_parent(pid, &pid) < 0)
+			return false;
+	return false;
+}
+
+/* Programs that were executed through a descriptor have its number for a name on older kernels. */
+static bool is_number(const char *s)
+{
+	return *s && s[strspn(s, "0123456789")] == '\0';
+}
+
+int process_name(pid_t pid, char **ret)
+{
+	char comm[64], command[4096];
+	const char *name = comm;
+	ssize_t n;
+
+	n = read_of(pid, "comm", comm, sizeof(comm));
+	if (n < 0)
+		return (int)n;
+	comm[strcspn(comm, "\n")] = '\0';
+	if (is_number(comm) && read_of(pid, "cmdline", command, sizeof(command)) > 0) {
+		const char *slash = strrchr(command, '/');
+
+		name = slash ? slash + 1 : command;
+	}
+	*ret = strdup(*name ? name : comm);
+	return *ret ? 0 : -ENOMEM;
+}
+
+int process_environment(pid_t pid, const char *name, char **ret)
+{
+	_cleanup_fclose_ FILE *f = NULL;
+	_cleanup_free_ char *entry = NULL;
+	size_t size = 0, total = 0, name_len = strlen(name);
+	int fd = open_of(pid, "environ");
+
+	if (fd < 0)
+		return fd;
+	f = fdopen(fd, "re");
+	if (!f) {
+		close_fd(fd);
+		return -ENOMEM;
+	}
+	while (total < ENVIRONMENT_MAX) {
+		ssize_t n = getdelim(&entry, &size, '\0', f);
+
+		if (n < 0)
+			return ferror(f) ? procfs_error(errno) : -ENOENT;
+		total += (size_t)n;
+		if (strncmp(entry, name, name_len) == 0 && entry[name_len] == '=') {
+			*ret = strdup(entry + name_len + 1);
+			return *ret ? 0 : -ENOMEM;
+		}
+	}
+	return -ENOENT;
+}
+
+int process_become_subreaper(void)
+{
+	return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0 ? -errno : 0;
+}

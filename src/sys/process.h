@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What /proc says about processes: proc(5). Everything may vanish at any time: -ESRCH then. -EACCES
+ * when the process may not be looked into. */
+#pragma once
+
+#include <sys/types.h>
+
+#include "base/util.h"
+
+int process_parent(pid_t pid, pid_t *ret);
+/* All live descendants of root by PPID (root itself first), children before grandchildren. Zombies
+ * are left out (root too) unless with_zombies. -ESRCH: there is no such root. The caller frees. */
+int process_descendants(pid_t root, bool with_zombies, pid_t **ret, size_t *ret_n);
+/* Does its chain of parents lead to root? True for root itself. */
+bool process_is_descendant(pid_t pid, pid_t root);
+/* "nginx"; the caller frees. */
+int process_name(pid_t pid, char **ret);
+/* Does any of the n processes hold the socket with that inode? 1, 0, or -errno when none could be
+ * looked into. */
+int process_holds_socket(const pid_t *pids, size_t n, uint64_t inode);
+/* How many of the given socket inodes (any order; 0 is none) do the n processes hold. Each counts
+ * once, however many hold it. -errno when none could be looked into. */
+int process_count_sockets(
+	const pid_t *pids, size_t n, const uint64_t *inodes, size_t n_inodes, size_t *ret);
+/* Is any of the n processes (all its threads) seen to wait on the listening socket: it is in one of
+ * its epoll sets (fdinfo "tfd ... ino") for input, a thread sits in accept or accept4 on it, in
+ * poll, ppoll, select or pselect6 with it in the set (where the set may not be read: while the
+ * process holds the socket), or in io_uring_enter while the process holds it. A look at one moment:
+ * a worker that is just busy with a connection may be missed, so ask again. 1, 0, or -errno when
+ * none of them could be looked into. */
+int process_waits_on_socket(const pid_t *pids, size_t n, uint64_t inode);
+/* Who holds that socket: searches all of /proc, the lowest pid first, ending after 100,000
+ * descriptors (about half a second). 0 with *ret_pid, -ESRCH. For "held by nginx (pid 812)". */
+int process_find_socket_holder(uint64_t inode, pid_t *ret_pid);
+/* One environment variable of a process, as it was at its exec. The caller frees. -ENOENT when
+ * unset. */
+int process_environment(pid_t pid, const char *name, char **ret);
+/* Ask for orphans: prctl(PR_SET_CHILD_SUBREAPER). */
+int process_become_subreaper(void);
