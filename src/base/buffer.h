@@ -20,7 +20,8 @@ void buffer_done(struct buffer *b);
 /* Append a copy. 0, -EMSGSIZE (over the limit; nothing was added) or -ENOMEM. */
 int buffer_append(struct buffer *b, const void *data, size_t len);
 int buffer_printf(struct buffer *b, const char *format, ...) _printf_(2, 3);
-/* Room for at least n more bytes; *ret_tail is where to write. Then buffer_commit() what was written. */
+/* Room for at least n more bytes; *ret_tail is where to write. Then buffer_commit() what was
+ * written. */
 int buffer_reserve(struct buffer *b, size_t n, uint8_t **ret_tail);
 void buffer_commit(struct buffer *b, size_t n);
 /* Forget n bytes from the front; memory is given back when it empties. */

@@ -7,7 +7,7 @@
 #include "base/util.h"
 
 struct error {
-	int code;      /* -errno, or a positive value the function's header documents; 0: no error */
+	int code; /* -errno, or a positive value the function's header documents; 0: no error */
 	char *message; /* owned; NULL when none could be allocated: use error_message() */
 };
 
@@ -17,7 +17,8 @@ void error_done(struct error *e);
 #define _cleanup_error_ _cleanup_(error_done)
 
 /* Set code and message (replacing what was there) and return code, so that a function can
- * `return error_set(ret_error, -EINVAL, "...")`. ret_error may be NULL: the code alone is returned. */
+ * `return error_set(ret_error, -EINVAL, "...")`. ret_error may be NULL: the code alone is
+ * returned. */
 int error_set(struct error *ret_error, int code, const char *format, ...) _printf_(3, 4);
 /* As error_set(), with ": " and strerror(-code) appended. */
 int error_set_errno(struct error *ret_error, int code, const char *format, ...) _printf_(3, 4);

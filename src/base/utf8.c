@@ -3,6 +3,7 @@
 
 #define ELLIPSIS "..."
 #define ESCAPE_LENGTH ((size_t)4) /* "\xNN" */
+#define PIECE_MAX 16		  /* a character of four bytes, escaped */
 
 size_t utf8_char_length(const uint8_t *s, size_t len)
 {
@@ -71,7 +72,8 @@ static bool is_harmful(const uint8_t *s, size_t n)
 }
 
 /* The printable form of what stands at s; *ret_used: how many bytes of s it stands for. */
-static size_t printable_piece(const uint8_t *s, size_t len, char ret[static 17], size_t *ret_used)
+static size_t printable_piece(
+	const uint8_t *s, size_t len, char ret[static PIECE_MAX], size_t *ret_used)
 {
 	static const char hex[] = "0123456789abcdef";
 	size_t n = utf8_char_length(s, len);
@@ -91,37 +93,45 @@ static size_t printable_piece(const uint8_t *s, size_t len, char ret[static 17],
 	return n * ESCAPE_LENGTH;
 }
 
-char *utf8_printable(const void *s, size_t len, size_t max)
+size_t utf8_print(const void *s, size_t len, char *ret, size_t size)
 {
+	const size_t max = size - 1;
 	const size_t ellipsis = max >= strlen(ELLIPSIS) ? strlen(ELLIPSIS) : 0;
 	const uint8_t *p = s;
-	size_t size = 0, cut = 0;
+	size_t length = 0, cut = 0;
+
+	while (len > 0) {
+		char piece[PIECE_MAX];
+		size_t used, n = printable_piece(p, len, piece, &used);
+
+		if (n > max - length) {
+			memcpy(ret + cut, ELLIPSIS, ellipsis);
+			length = cut + ellipsis;
+			break;
+		}
+		memcpy(ret + length, piece, n);
+		length += n;
+		if (length + ellipsis <= max)
+			cut = length;
+		p += used;
+		len -= used;
+	}
+	ret[length] = '\0';
+	return length;
+}
+
+char *utf8_printable(const void *s, size_t len, size_t max)
+{
 	char *text, *shrunk;
 
 	/* No byte becomes more than ESCAPE_LENGTH of them. */
 	if (len < max / ESCAPE_LENGTH)
 		max = len * ESCAPE_LENGTH;
+	if (max == SIZE_MAX)
+		return NULL;
 	text = malloc(max + 1);
 	if (!text)
 		return NULL;
-
-	while (len > 0) {
-		char piece[17];
-		size_t used, n = printable_piece(p, len, piece, &used);
-
-		if (n > max - size) {
-			memcpy(text + cut, ELLIPSIS, ellipsis);
-			size = cut + ellipsis;
-			break;
-		}
-		memcpy(text + size, piece, n);
-		size += n;
-		if (size + ellipsis <= max)
-			cut = size;
-		p += used;
-		len -= used;
-	}
-	text[size] = '\0';
-	shrunk = realloc(text, size + 1);
+	shrunk = realloc(text, utf8_print(s, len, text, max + 1) + 1);
 	return shrunk ? shrunk : text;
 }

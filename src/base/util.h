@@ -25,7 +25,8 @@
 #define _cleanup_(f) __attribute__((cleanup(f)))
 #define _printf_(a, b) __attribute__((format(printf, a, b)))
 
-/* close() for owners: NULL-safe in spirit (negative is "none"), keeps errno, returns -1 to assign. */
+/* close() for owners: NULL-safe in spirit (negative is "none"), keeps errno, returns -1 to assign.
+ */
 int close_fd(int fd);
 static inline void close_fd_p(int *fd)
 {
@@ -75,8 +76,8 @@ const char *startswith(const char *s, const char *prefix);
 /* asprintf() that returns the string or NULL (out of memory). The caller frees. */
 char *xasprintf(const char *format, ...) _printf_(1, 2);
 
-/* Room for n elements in all (to add one: the count + 1) in an array grown by doubling: 0 or -ENOMEM.
- * array: address of the pointer; capacity: address of the current capacity in elements. */
+/* Room for n elements in all (to add one: the count + 1) in an array grown by doubling: 0 or
+ * -ENOMEM. array: address of the pointer; capacity: address of the current capacity in elements. */
 int array_reserve(void *array, size_t *capacity, size_t n, size_t element_size);
 
 /* A list of strings, NULL-terminated, owned as one: strv_free() frees the strings too. */
