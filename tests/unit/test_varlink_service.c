@@ -167,7 +167,7 @@ static void feed(const struct varlink_service *s, const char *bytes, size_t len)
 	size_t done = 0;
 
 	while (done < len) {
-		size_t n = MIN(len - done, 1 + next_random() % 64);
+		size_t random = 1 + next_random() % 64, n = MIN(len - done, random);
 		const char *message;
 		size_t message_len;
 
@@ -214,7 +214,8 @@ START_TEST(mutations)
 		memcpy(bytes, stream, len);
 		for (uint32_t n = 1 + next_random() % 6; n > 0; n--) {
 			size_t at = next_random() % len, other = next_random() % len;
-			size_t span = MIN(MIN(len - at, len - other), next_random() % 20);
+			size_t most = MIN(len - at, len - other), random = next_random() % 20;
+			size_t span = MIN(most, random);
 
 			switch (next_random() % 4) {
 			case 0:
