@@ -69,8 +69,8 @@ START_TEST(a_message_is_never_missing)
 
 	ck_assert_str_eq(error_message(&e), "No such file or directory");
 	e.code = 5;
-	ck_assert_ptr_nonnull(error_message(&e));
-	ck_assert_str_ne(error_message(&e), "Input/output error"); /* 5 is no errno here */
+	/* 5 is a module's own number, no EIO. */
+	ck_assert_str_eq(error_message(&e), "no details (out of memory)");
 	e.code = INT32_MIN;
 	ck_assert_str_eq(error_message(&e), "unknown error");
 	e.code = -EPERM;
