@@ -175,12 +175,18 @@ static int find_user(const char *name, struct user *u)
 	return r < 0 ? r : list_groups(u->name, u->gid, u);
 }
 
-/* The group asked for takes the place of the user's own; the others stay. */
-static int replace_group(struct user *u, gid_t gid)
+/* As initgroups(3) does it: the group asked for takes the place of the user's primary one, which is then no group of
+ * his unless he is in its list. We ourselves keep the groups that we have. */
+static int replace_group(struct user *u, gid_t gid, bool is_self)
 {
 	gid_t *groups;
 
 	u->gid = gid;
+	if (!is_self) {
+		free(u->groups);
+		u->groups = NULL;
+		return list_groups(u->name, gid, u);
+	}
 	for (size_t i = 0; i < u->n_groups; i++)
 		if (u->groups[i] == gid)
 			return 0;
@@ -205,7 +211,7 @@ int user_lookup(const char *name, const char *group, struct user *ret)
 		r = group_lookup(group, &gid);
 		if (r < 0)
 			return r;
-		r = replace_group(&u, gid);
+		r = replace_group(&u, gid, !name);
 		if (r < 0)
 			return r;
 	}
