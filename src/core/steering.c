@@ -273,11 +273,16 @@ static int emit_family(struct program *p, const struct steering *s, int family)
 {
 	unsigned source = family == AF_INET ? IP4_SOURCE : IP6_SOURCE;
 	unsigned n_words = family == AF_INET ? 1 : 4;
-	bool wants_port = false;
+	bool wants_source = false, wants_port = false;
 
-	for (size_t i = 0; i < s->n_rules; i++)
-		wants_port = wants_port ||
-			     (s->rules[i].family == family && s->rules[i].source_port != 0);
+	for (size_t i = 0; i < s->n_rules; i++) {
+		if (s->rules[i].family != family)
+			continue;
+		wants_source = true;
+		wants_port = wants_port || s->rules[i].source_port != 0;
+	}
+	if (!wants_source)
+		return 0;
 	if (wants_port)
 		emit_port_to_memory(p, family);
 	for (unsigned i = 0; i < n_words; i++) {
