@@ -11,13 +11,13 @@ struct unit {
 
 /* Largest first; the order in which a duration of several parts is written. */
 static const struct unit duration_units[] = {
-	{"d",   24 * 3600 * USEC_PER_SEC},
-	{"h",   3600 * USEC_PER_SEC	 },
-	{"m",   60 * USEC_PER_SEC       },
-	{"min", 60 * USEC_PER_SEC	 },
+	{"d",   UINT64_C(86400) * USEC_PER_SEC},
+	{"h",   3600 * USEC_PER_SEC		 },
+	{"m",   60 * USEC_PER_SEC	       },
+	{"min", 60 * USEC_PER_SEC		 },
 	{"s",   USEC_PER_SEC		  },
-	{"ms",  USEC_PER_MSEC	    },
-	{"us",  1		       },
+	{"ms",  USEC_PER_MSEC		    },
+	{"us",  1			     },
 };
 
 static const struct unit size_units[] = {
@@ -274,9 +274,9 @@ static char *append_decimal(char *to, char *end, uint64_t value, uint64_t scale,
 char *format_duration(uint64_t usec)
 {
 	static const struct unit large[] = {
-		{"d", 24 * 3600 * USEC_PER_SEC},
-		{"h", 3600 * USEC_PER_SEC	 },
-		{"m", 60 * USEC_PER_SEC       },
+		{"d", UINT64_C(86400) * USEC_PER_SEC},
+		{"h", 3600 * USEC_PER_SEC		 },
+		{"m", 60 * USEC_PER_SEC	       },
 	};
 	/* The longest, "213503982d8h59m59.999999s", is less than half of it. */
 	char text[64], *p = text, *end = text + sizeof(text);
