@@ -86,11 +86,14 @@ void output_measure(struct output *o)
 	const char *columns = getenv("COLUMNS");
 	unsigned n;
 
+	o->columns = o->lines = 0;
 	if (!isatty(fileno(o->file)))
-		o->columns = 0;
-	else if (columns && parse_uint(columns, COLUMNS_MIN, COLUMNS_MAX, &n) == 0)
+		return;
+	if (ioctl(fileno(o->file), TIOCGWINSZ, &size) == 0)
+		o->lines = size.ws_row;
+	if (columns && parse_uint(columns, COLUMNS_MIN, COLUMNS_MAX, &n) == 0)
 		o->columns = n;
-	else if (ioctl(fileno(o->file), TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+	else if (size.ws_col > 0)
 		o->columns = MIN(MAX((unsigned)size.ws_col, COLUMNS_MIN), COLUMNS_MAX);
 	else
 		o->columns = 80;

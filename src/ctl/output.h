@@ -45,6 +45,7 @@ struct output {
 	bool utf8;
 	bool live;	  /* a terminal whose lines can be drawn again */
 	unsigned columns; /* of the terminal; 0: as wide as it takes */
+	unsigned lines;	  /* of the terminal; 0: not known */
 };
 
 /* For the process's own standard output and error: a terminal, its width, the locale and the
