@@ -231,8 +231,8 @@ END_TEST
 
 int main(void)
 {
-	const TTest *const tests[] = {own_texts, grammar, texts_that_are_wrong,
-		nesting_is_bounded, values, long_paths_are_cut};
+	const TTest *const tests[] = {own_texts, grammar, texts_that_are_wrong, nesting_is_bounded,
+		values, long_paths_are_cut};
 
 	return run_tests("varlink_idl", tests, ARRAY_SIZE(tests));
 }
