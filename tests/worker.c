@@ -370,9 +370,9 @@ int main(int argc, char **argv)
 	if (!worker.options.exit_at_once)
 		find_given(&worker);
 	manners_begin(&worker);
+	worker_setup(&worker); /* first the signals: who sees it listen may send one */
 	bind_own(&worker);
 	manners_bound(&worker);
-	worker_setup(&worker);
 	worker_run(&worker);
 
 	worker_options_done(&worker.options);

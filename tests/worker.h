@@ -29,6 +29,8 @@ struct worker_list {
 };
 
 struct worker_options {
+	struct worker_list lines; /* of the files of manners: owned, the others point into them */
+
 	/* listeners */
 	struct worker_list fds, listen;
 	bool use_stdin;

@@ -151,11 +151,16 @@ static const struct option_entry *find_entry(const char *name)
 	return NULL;
 }
 
+static void list_append(struct worker_list *list, const char *item)
+{
+	list->items = tool_reallocate(list->items, list->n_items + 1, sizeof(*list->items));
+	list->items[list->n_items++] = item;
+}
+
 static int set_value(
 	struct worker_options *options, const struct option_entry *entry, const char *value)
 {
 	char *field = (char *)options + entry->offset;
-	struct worker_list *list;
 
 	switch (entry->kind) {
 	case KIND_FLAG:
@@ -172,9 +177,7 @@ static int set_value(
 		*(const char **)(void *)field = value;
 		return 0;
 	case KIND_LIST:
-		list = (struct worker_list *)(void *)field;
-		list->items = tool_reallocate(list->items, list->n_items + 1, sizeof(*list->items));
-		list->items[list->n_items++] = value;
+		list_append((struct worker_list *)(void *)field, value);
 		return 0;
 	}
 	return -EINVAL;
@@ -241,11 +244,14 @@ static void read_file(struct worker_options *options, const char *path)
 	if (!file && errno != ENOENT)
 		tool_die(EXIT_USAGE, "%s: %s", path, strerror(errno));
 	while (file && getline(&line, &size, file) >= 0) {
-		/* The options point into it for the rest of the program's life. */
 		char *copy = strdup(line), *save = NULL, *words[64];
 		size_t n_words = 0;
 
-		for (char *word = copy ? strtok_r(copy, " \t\n", &save) : NULL;
+		if (!copy)
+			tool_die(EXIT_USAGE, "out of memory");
+		list_append(&options->lines, copy); /* values point into it */
+
+		for (char *word = strtok_r(copy, " \t\n", &save);
 			word && n_words < ELEMENTS(words) && word[0] != '#';
 			word = strtok_r(NULL, " \t\n", &save))
 			words[n_words++] = word;
@@ -277,6 +283,9 @@ void worker_options_read(struct worker_options *options, int argc, char **argv)
 
 void worker_options_done(struct worker_options *options)
 {
+	for (size_t i = 0; i < options->lines.n_items; i++)
+		free((void *)(uintptr_t)options->lines.items[i]);
+	free(options->lines.items);
 	free(options->fds.items);
 	free(options->listen.items);
 	free(options->notify.items);

@@ -219,8 +219,16 @@ class Daemon(Program):
 
     # ---- leaks ----
 
-    def fd_count(self):
-        return fd_count(self.pid)
+    def fd_count(self, calm=0.15):
+        """How many descriptors the daemon has once the number has not changed for so long: the end of
+        the last control connection, for one, is seen a little later."""
+        count, since = fd_count(self.pid), time.monotonic()
+        while time.monotonic() - since < calm:
+            time.sleep(0.01)
+            now = fd_count(self.pid)
+            if now != count:
+                count, since = now, time.monotonic()
+        return count
 
     @contextmanager
     def no_fd_leak(self, timeout=10.0):
@@ -229,7 +237,7 @@ class Daemon(Program):
         before, listed = self.fd_count(), fd_list(self.pid)
         yield
         try:
-            wait_until(lambda: self.fd_count() == before, timeout, "the descriptors to be closed")
+            wait_until(lambda: fd_count(self.pid) == before, timeout, "descriptors to be closed")
         except AssertionError:
             raise AssertionError(
                 f"{before} descriptors became {self.fd_count()}:\n{listed}\n{fd_list(self.pid)}"

@@ -460,6 +460,7 @@ def test_handover_on_a_shared_queue(listener, tmp_path, load, options, exclusive
     port = listener.getsockname()[1]
     old = given(listener, tmp_path, *flags, name="w0", env={"TENURE_GENERATION": "0"}).start()
     running = load(port, clients=16, **options)
+    running.wait_for(generation=0, count=100)
     for n in range(1, 6):
         new = given(listener, tmp_path, *flags, name=f"w{n}", env={"TENURE_GENERATION": str(n)}).start()
         wait_until(lambda pid=new.pid: http_get(port).pid == pid, what="the new worker to answer")
