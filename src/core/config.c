@@ -219,6 +219,21 @@ static int copy_env_files(const struct service_config *s, struct service_config 
 	return 0;
 }
 
+int listener_config_copy(const struct listener_config *l, struct listener_config *ret)
+{
+	struct listener_config copy = *l;
+	int r;
+
+	owned_forget(&listener_fields, &copy);
+	r = owned_copy(&listener_fields, l, &copy);
+	if (r < 0) {
+		listener_config_done(&copy);
+		return r;
+	}
+	*ret = copy;
+	return 0;
+}
+
 static int copy_listeners(const struct service_config *s, struct service_config *copy)
 {
 	int r;
@@ -229,12 +244,10 @@ static int copy_listeners(const struct service_config *s, struct service_config 
 	if (!copy->listeners)
 		return -ENOMEM;
 	for (size_t i = 0; i < s->n_listeners; i++) {
-		copy->listeners[i] = s->listeners[i];
-		owned_forget(&listener_fields, &copy->listeners[i]);
-		copy->n_listeners++;
-		r = owned_copy(&listener_fields, &s->listeners[i], &copy->listeners[i]);
+		r = listener_config_copy(&s->listeners[i], &copy->listeners[i]);
 		if (r < 0)
 			return r;
+		copy->n_listeners++;
 	}
 	return 0;
 }

@@ -216,6 +216,8 @@ void service_config_done(struct service_config *s);
 int service_config_copy(const struct service_config *s, struct service_config *ret);
 void listener_config_init(struct listener_config *l);
 void listener_config_done(struct listener_config *l);
+/* A deep copy, as above. */
+int listener_config_copy(const struct listener_config *l, struct listener_config *ret);
 
 struct config *config_new(void);
 struct config *config_free(struct config *c);

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A listener of a service as the daemon holds it: the group of sockets with its lanes and program,
+ * or the one held socket. */
+#pragma once
+
+#include <systemd/sd-event.h>
+
+#include "base/error.h"
+#include "core/config.h"
+#include "core/lanes.h"
+#include "core/service.h"
+#include "core/steering.h"
+
+enum listener_kind { LISTENER_GROUP, LISTENER_HELD };
+
+struct manager_service;
+
+/* A source rule that is wanted for now: a probe, or preview_from. */
+struct listener_rule {
+	unsigned id;
+	struct steering_rule rule; /* without indices */
+	unsigned lane;
+	unsigned slot; /* or LISTENER_ANY_SLOT */
+};
+enum { LISTENER_ANY_SLOT = UINT32_MAX };
+
+/* A socket in the event loop. */
+struct listener_watch {
+	struct listener *listener;
+	int fd;
+	sd_event_source *source;
+};
+
+struct listener {
+	struct manager_service *service;
+	unsigned id; /* its bit in masks is 1 << id */
+	struct listener_config config;
+	enum listener_kind kind;
+	const char *held_reason;	 /* static text; NULL for a group */
+	struct lanes lanes;		 /* group: every socket; held: one entry */
+	struct listener_watch **watches; /* one per socket, in no order */
+	size_t n_watches, watches_capacity;
+	struct listener_rule *rules;
+	size_t n_rules, rules_capacity;
+	unsigned next_rule;
+	dev_t dev; /* Unix: of the path */
+	ino_t ino;
+	uint64_t resets;			      /* stragglers that had to be reset */
+	bool dirty_lanes[CONFIG_GENERATIONS_MAX + 2]; /* to be replaced before use */
+	bool steer_failed;			      /* reported already */
+	uint64_t warned_usec; /* the last warning of a kind that could come often */
+};
+
+/* Bind (both lanes for a group) and listen; new connections wait in lane `lane`. Errors say who
+ * holds the port. may_group false: held (the kernel's self-test failed). */
+int listener_open(struct manager_service *s, const struct listener_config *c, unsigned id,
+	bool may_group, unsigned lane, struct listener **ret, struct error *ret_error);
+/* Close all sockets, remove a Unix path that is still ours. Returns NULL. */
+struct listener *listener_close(struct listener *l);
+/* Make sure lane has slots 0..n-1, clean ones; more are closed from the top when shrink. */
+int listener_prepare_lane(
+	struct listener *l, unsigned lane, unsigned n_slots, bool shrink, struct error *ret_error);
+/* The socket a worker gets (borrowed), or -1. */
+int listener_socket(const struct listener *l, unsigned lane, unsigned slot);
+/* Compile and attach from the service's state. */
+void listener_steer(struct listener *l);
+/* Which sockets nobody serves are watched and reset (from the service's state). */
+void listener_watch_idle(struct listener *l);
+/* Connections waiting in the worker's queue (slot, or the shared one), over this listener. */
+unsigned listener_queue(const struct listener *l, unsigned lane, unsigned slot);
+/* Wake those who wait on the lane's shared sockets. */
+void listener_nudge(struct listener *l, unsigned lane);
+/* The lane's sockets may still be held by a process that could not be ended: replace them before
+ * the next use. */
+void listener_taint_lane(struct listener *l, unsigned lane);
+/* Add or change backlog and such in place. */
+void listener_update(struct listener *l, const struct listener_config *c);
+/* Steer connections from a source to lane (slot) for as long as the rule exists. Returns its id (>
+ * 0) or -errno. */
+int listener_add_rule(struct listener *l, int family, const uint8_t source[static 16],
+	uint16_t port, unsigned lane, unsigned slot);
+void listener_drop_rule(struct listener *l, unsigned id);
+/* Watch every socket for being shut down; idle ones for stragglers (listener_watch.c). Used by
+ * listener.c. */
+int listener_watch_add(struct listener *l, int fd);
+void listener_watch_drop(struct listener *l, int fd);
+/* May we warn now? At most once a minute. */
+bool listener_may_warn(struct listener *l);
+/* A held Unix socket was shut down by a worker and has been bound anew: the workers must be
+ * replaced (service_request.c). */
+void manager_service_listener_replaced(struct manager_service *s);
+bool listener_is_per_worker(const struct listener *l);
+/* "127.0.0.1:8080 ..."; the caller frees. */
+char *listener_address(const struct listener *l);

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What happens to sockets behind our back: a worker shuts one down for everybody, or a straggler
+ * arrives in a lane that nobody serves. */
+#include <sys/epoll.h>
+
+#include "daemon/listener.h"
+#include "daemon/log.h"
+#include "daemon/manager.h"
+#include "sys/listen.h"
+
+#define WARN_EVERY_USEC (60 * USEC_PER_SEC)
+/* Connections reset in one go, so that a flood does not keep the loop. */
+enum { RESET_AT_ONCE = 64 };
+
+bool listener_may_warn(struct listener *l)
+{
+	uint64_t now = manager_now(l->service->manager);
+
+	if (l->warned_usec != 0 && now - l->warned_usec < WARN_EVERY_USEC)
+		return false;
+	l->warned_usec = now;
+	return true;
+}
+
+static struct lane_socket *socket_of(const struct listener *l, int fd)
+{
+	for (size_t i = 0; i < l->lanes.n; i++)
+		if (l->lanes.sockets[i].fd == fd)
+			return &l->lanes.sockets[i];
+	return NULL;
+}
+
+/* A Unix socket that was shut down stays dead: a new one takes its path. */
+static int replace_unix(struct listener *l)
+{
+	struct listen_options o = {.backlog = l->config.backlog,
+		.mode = l->config.mode,
+		.mode_set = l->config.mode_set,
+		.owner = (uid_t)-1,
+		.group = (gid_t)-1,
+		.socket_uid = (uid_t)-1};
+	int fd = listen_open_unix(&l->config.address, &o), old = l->lanes.sockets[0].fd, r;
+
+	if (fd < 0)
+		return fd;
+	r = listener_watch_add(l, fd);
+	if (r < 0) {
+		close_fd(fd);
+		return r;
+	}
+	listener_watch_drop(l, old);
+	close_fd(old);
+	l->lanes.sockets[0].fd = fd;
+	(void)listen_path_identity(&l->config.address, &l->dev, &l->ino);
+	log_error("%s: a worker shut the socket of listener %s down for everybody; bound anew, its "
+		  "workers are replaced",
+		l->service->name, l->config.name);
+	manager_service_listener_replaced(l->service);
+	return 0;
+}
+
+static int revive(struct listener *l, int fd)
+{
+	struct lane_socket *socket = socket_of(l, fd);
+	unsigned lane, slot;
+	int r;
+
+	if (!socket)
+		return -ENOENT;
+	if (address_is_unix(&l->config.address))
+		return replace_unix(l);
+	lane = socket->lane;
+	slot = socket->slot;
+	r = listen_start(fd, l->config.backlog);
+	if (r < 0)
+		return r;
+	/* It left the array when it was shut down, and is now its last member. */
+	(void)lanes_relisten(&l->lanes, lane, slot);
+	listener_steer(l);
+	if (listener_may_warn(l))
+		log_warning("%s: a worker shut the socket of listener %s down for everybody; it "
+			    "listens again, but what waited in its "
+			    "queue was reset",
+			l->service->name, l->config.name);
+	return 0;
+}
+
+static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+	struct listener_watch *w = userdata;
+	struct listener *l = w->listener;
+	struct listen_state state;
+	unsigned n;
+	int r;
+
+	if (revents & (EPOLLHUP | EPOLLERR)) {
+		if (!address_is_unix(&l->config.address) && listen_query(fd, &state) >= 0 &&
+			state.accepting)
+			return 0;
+		r = revive(l, fd);
+		if (r < 0) {
+			log_error("%s: listener %s was shut down by a worker and cannot listen "
+				  "again: %s",
+				l->service->name, l->config.name, strerror(-r));
+			(void)sd_event_source_set_enabled(source, SD_EVENT_OFF);
+		}
+		return 0;
+	}
+	n = listen_reset_queue(fd, RESET_AT_ONCE) > 0 ? 1 : 0;
+	l->resets += n;
+	if (n > 0 && listener_may_warn(l))
+		log_warning("%s: listener %s: a late connection reached sockets that nobody serves "
+			    "any more and was reset "
+			    "(%llu so far); a longer drain.settle avoids that",
+			l->service->name, l->config.name, (unsigned long long)l->resets);
+	return 0;
+}
+
+int listener_watch_add(struct listener *l, int fd)
+{
+	struct listener_watch *w;
+	int r = array_reserve(
+		&l->watches, &l->watches_capacity, l->n_watches + 1, sizeof(*l->watches));
+
+	if (r < 0)
+		return r;
+	w = calloc(1, sizeof(*w));
+	if (!w)
+		return -ENOMEM;
+	*w = (struct listener_watch){.listener = l, .fd = fd};
+	/* No events wanted: EPOLLHUP comes all the same. */
+	r = sd_event_add_io(l->service->manager->event, &w->source, fd, 0, on_socket, w);
+	if (r >= 0)
+		r = sd_event_source_set_priority(w->source, PRIORITY_LISTENER);
+	if (r < 0) {
+		if (w->source)
+			sd_event_source_disable_unref(w->source);
+		free(w);
+		return r;
+	}
+	l->watches[l->n_watches++] = w;
+	return 0;
+}
+
+void listener_watch_drop(struct listener *l, int fd)
+{
+	for (size_t i = 0; i < l->n_watches; i++)
+		if (l->watches[i]->fd == fd) {
+			sd_event_source_disable_unref(l->watches[i]->source);
+			free(l->watches[i]);
+			l->watches[i] = l->watches[--l->n_watches];
+			return;
+		}
+}
+
+/* Does anybody serve that lane, or may connections wait there for somebody? */
+static bool lane_is_idle(const struct listener *l, unsigned lane)
+{
+	struct lane_share shares[CONFIG_GENERATIONS_MAX + 2];
+	const struct service *core = &l->service->core;
+	size_t n = service_shares(core, UINT64_C(1) << l->id, shares);
+
+	for (size_t i = 0; i < n; i++)
+		if (shares[i].lane == lane)
+			return false;
+	for (size_t i = 0; i < core->n_generations; i++)
+		if (core->generations[i]->lane == lane)
+			return false;
+	return true;
+}
+
+void listener_watch_idle(struct listener *l)
+{
+	for (size_t i = 0; i < l->n_watches; i++) {
+		const struct lane_socket *socket = socket_of(l, l->watches[i]->fd);
+		bool idle = l->kind == LISTENER_GROUP && socket && lane_is_idle(l, socket->lane);
+		uint32_t now = 0, want = idle ? EPOLLIN : 0;
+
+		if (sd_event_source_get_io_events(l->watches[i]->source, &now) >= 0 && now != want)
+			(void)sd_event_source_set_io_events(l->watches[i]->source, want);
+	}
+}

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tenured(8): what the command line asks for. */
+#include <getopt.h>
+#include <locale.h>
+
+#include "daemon/config_yaml.h"
+#include "daemon/log.h"
+#include "daemon/run.h"
+#include "daemon/manager.h"
+
+enum { EXIT_USAGE = 2, EXIT_INVALID_CONFIGURATION = 7 };
+
+static const char usage[] =
+	"tenured keeps a program's listening sockets while the program itself comes and goes.\n"
+	"\n"
+	"  tenured -c FILE                    serve what FILE says, in the foreground\n"
+	"  tenured check FILE                 is FILE right? (no service is touched)\n"
+	"  tenured run --listen ADDRESS [--listen ...] [--workers N] [--name NAME] -- COMMAND...\n"
+	"                                     serve one command without a file\n"
+	"\n"
+	"Options:\n"
+	"  -c, --config FILE    the configuration, tenured.yaml(5)\n"
+	"      --socket PATH    the control socket (default: what FILE says, $TENURE_SOCKET,\n"
+	"                       /run/tenured/control.sock for root, else\n"
+	"                       $XDG_RUNTIME_DIR/tenured/control.sock)\n"
+	"      --debug          log more\n"
+	"  -h, --help           this text\n"
+	"      --version        the version\n"
+	"\n"
+	"Options of run:\n"
+	"      --listen ADDRESS a port, ADDRESS:PORT, tcp:..., unix:/path; may be given several "
+	"times\n"
+	"      --workers N      processes (default 1), or auto\n"
+	"      --name NAME      of the service (default: the command's name)\n"
+	"      --soak TIME, --settle TIME, --drain TIME, --ready KIND as in the file\n"
+	"\n"
+	"Control it with tenurectl(1): status, upgrade, rollback, scale, reload ...\n";
+
+static void print_problems(const struct config_problems *problems)
+{
+	for (size_t i = 0; i < problems->n; i++) {
+		_cleanup_free_ char *text = config_problem_format(&problems->list[i]);
+		fprintf(stderr, "%s\n", text ? text : "out of memory");
+	}
+}
+
+/* The configuration of FILE; everything that is wrong is printed. An exit status, 0 with *ret. */
+static int read_file(const char *path, struct config **ret)
+{
+	_cleanup_error_ struct error error = ERROR_NULL;
+	_cleanup_config_ struct config *c = NULL;
+	struct config_problems problems = {0};
+	int r, status = EXIT_INVALID_CONFIGURATION;
+
+	r = config_load(path, &c, &problems, &error);
+	if (r >= 0)
+		r = config_resolve(c, manager_n_cpus(), &problems);
+	print_problems(&problems);
+	if (r < 0)
+		fprintf(stderr, "tenured: %s\n", error.code ? error_message(&error) : strerror(-r));
+	else if (problems.n_errors == 0)
+		status = EXIT_SUCCESS;
+	config_problems_done(&problems);
+	if (status == EXIT_SUCCESS)
+		*ret = TAKE_PTR(c);
+	return status;
+}
+
+static int check(int argc, char *argv[])
+{
+	struct config *c = NULL;
+	size_t n;
+	int status;
+
+	if (argc != 2) {
+		fprintf(stderr, "tenured: check takes one FILE\n");
+		return EXIT_USAGE;
+	}
+	status = read_file(argv[1], &c);
+	if (status != EXIT_SUCCESS)
+		return status;
+	n = c->n_services;
+	printf("%s: good, %zu service%s\n", argv[1], n, n == 1 ? "" : "s");
+	config_free(c);
+	return EXIT_SUCCESS;
+}
+
+static int serve(struct config *config_take, const char *path, const char *socket)
+{
+	_cleanup_error_ struct error error = ERROR_NULL;
+	struct manager *m;
+	int status;
+
+	if (manager_new(config_take, path, socket, &m, &error) < 0) {
+		log_error("%s", error_message(&error));
+		return EXIT_FAILURE;
+	}
+	status = manager_run(m);
+	manager_free(m);
+	return status;
+}
+
+static int usage_error(const char *what)
+{
+	fprintf(stderr, "tenured: %s; see tenured --help\n", what);
+	return EXIT_USAGE;
+}
+
+int main(int argc, char *argv[])
+{
+	enum { OPTION_SOCKET = 256, OPTION_VERSION, OPTION_DEBUG };
+	static const struct option options[] = {
+		{"config",	   required_argument, NULL, 'c'},
+		{"socket",		   required_argument, NULL, OPTION_SOCKET},
+		{"debug",		  no_argument, NULL, OPTION_DEBUG},
+		{"help",no_argument, NULL, 'h'},
+		{"version",	    no_argument, NULL, OPTION_VERSION},
+		{0		  },
+	};
+	const char *path = NULL, *socket = NULL;
+	struct config *config = NULL;
+	int c, status, level = LOG_INFO;
+
+	(void)setlocale(LC_CTYPE, "");
+	while ((c = getopt_long(argc, argv, "+c:h", options, NULL)) >= 0) {
+		switch (c) {
+		case 'c':
+			path = optarg;
+			break;
+		case OPTION_SOCKET:
+			socket = optarg;
+			break;
+		case OPTION_DEBUG:
+			level = LOG_DEBUG;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return EXIT_SUCCESS;
+		case OPTION_VERSION:
+			printf("tenured %s\n", PACKAGE_VERSION);
+			return EXIT_SUCCESS;
+		default:
+			return EXIT_USAGE;
+		}
+	}
+	log_init(level);
+	argc -= optind;
+	argv += optind;
+	if (argc > 0 && streq(argv[0], "check"))
+		return check(argc, argv);
+	if (argc > 0 && streq(argv[0], "run")) {
+		if (path)
+			return usage_error("run takes no configuration file");
+		status = run_config(argc, argv, &socket, &config);
+		return status == 0 ? serve(config, NULL, socket) : status;
+	}
+	if (argc > 0)
+		return usage_error("unknown command");
+	if (!path) {
+		fputs(usage, stderr);
+		return EXIT_USAGE;
+	}
+	status = read_file(path, &config);
+	return status == EXIT_SUCCESS ? serve(config, path, socket) : status;
+}

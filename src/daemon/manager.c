@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The life of the daemon: what it sets up, its signals, its end. */
+#include "daemon/manager.h"
+
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <systemd/sd-daemon.h>
+#include <time.h>
+
+#include "daemon/log.h"
+#include "daemon/output.h"
+#include "daemon/worker_process.h"
+#include "sys/listen.h"
+#include "sys/process.h"
+#include "sys/sockdiag.h"
+
+/* Programs are attached again this often, should a worker have taken one away. */
+#define RESTEER_USEC (60 * USEC_PER_SEC)
+
+uint64_t manager_now(struct manager *m)
+{
+	struct timespec t;
+
+	(void)m;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
+}
+
+uint64_t realtime_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
+}
+
+struct manager_service *manager_find(const struct manager *m, const char *name)
+{
+	for (size_t i = 0; i < m->n_services; i++)
+		if (streq(m->services[i]->name, name))
+			return m->services[i];
+	return NULL;
+}
+
+static const char *describe_requester(void)
+{
+	return "signal";
+}
+
+static void upgrade_all(struct manager *m)
+{
+	struct request_options o = {.requested_by = describe_requester()};
+
+	for (size_t i = 0; i < m->n_services; i++) {
+		_cleanup_error_ struct error error = ERROR_NULL;
+		if (!m->services[i]->core.wanted)
+			continue;
+		if (manager_service_upgrade(m->services[i], NULL, &o, &error) != 0)
+			log_error("%s", error_message(&error));
+	}
+}
+
+static void reload_by_signal(struct manager *m)
+{
+	_cleanup_error_ struct error error = ERROR_NULL;
+	_cleanup_config_ struct config *config = NULL;
+	struct config_problems problems = {0};
+	struct plan plan = {0};
+	int r;
+
+	if (!m->config_path) {
+		upgrade_all(m);
+		return;
+	}
+	r = manager_read_config(m, &config, &problems, &error);
+	if (r >= 0)
+		r = manager_reload(m, &config, false, describe_requester(), &plan, &error);
+	if (r < 0 && problems.n_errors == 0)
+		log_error("reload: %s", error_message(&error));
+	plan_done(&plan);
+	config_problems_done(&problems);
+}
+
+static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata)
+{
+	struct manager *m = userdata;
+
+	(void)source;
+	switch (si->ssi_signo) {
+	case SIGHUP:
+		reload_by_signal(m);
+		break;
+	case SIGUSR1:
+		output_hub_reopen(m->outputs);
+		log_notice("log files opened again");
+		break;
+	case SIGUSR2:
+		upgrade_all(m);
+		break;
+	default:
+		manager_stop(m);
+		break;
+	}
+	return 0;
+}
+
+static bool is_worker(const struct manager *m, pid_t pid)
+{
+	for (size_t i = 0; i < m->n_services; i++)
+		for (size_t k = 0; k < m->services[i]->n_generations; k++) {
+			const struct manager_generation *g = m->services[i]->generations[k];
+			for (unsigned n = 0; n < g->n_workers; n++)
+				if (g->workers[n] && g->workers[n]->pid == pid)
+					return true;
+		}
+	return false;
+}
+
+/* Orphans of workers become our children. Workers themselves are reaped by their own sources, which
+ * come first. */
+static int on_child(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata)
+{
+	struct manager *m = userdata;
+
+	(void)source;
+	(void)si;
+	for (;;) {
+		siginfo_t info = {0};
+		if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid == 0 ||
+			is_worker(m, info.si_pid))
+			return 0;
+		if (waitid(P_PID, (id_t)info.si_pid, &info, WEXITED | WNOHANG) < 0)
+			return 0;
+		log_debug("reaped orphan %d", (int)info.si_pid);
+	}
+}
+
+static int on_resteer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct manager *m = userdata;
+
+	(void)usec;
+	for (size_t i = 0; i < m->n_services; i++)
+		manager_service_steer(m->services[i]);
+	/* Orphans whose signal came while a worker's corpse was before them. */
+	(void)on_child(NULL, NULL, m);
+	(void)sd_event_source_set_time_relative(source, RESTEER_USEC);
+	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+static bool service_is_gone(const struct manager_service *s)
+{
+	return !s->core.wanted && s->core.n_generations == 0 && !s->core.stopping;
+}
+
+static int on_tidy(sd_event_source *source, void *userdata)
+{
+	struct manager *m = userdata;
+	bool all_gone = true;
+
+	(void)source;
+	(void)on_child(NULL, NULL, m);
+	for (size_t i = 0; i < m->n_services;) {
+		struct manager_service *s = m->services[i];
+		if (!service_is_gone(s) || !s->removing) {
+			all_gone &= service_is_gone(s);
+			i++;
+			continue;
+		}
+		log_notice("%s: removed", s->name);
+		manager_service_free(s);
+		memmove(&m->services[i], &m->services[i + 1], (m->n_services - i - 1) * sizeof(s));
+		m->n_services--;
+	}
+	if (m->stopping && all_gone)
+		return sd_event_exit(m->event, m->exit_status);
+	return 0;
+}
+
+void manager_check_stopped(struct manager *m)
+{
+	if (m->tidy)
+		(void)sd_event_source_set_enabled(m->tidy, SD_EVENT_ONESHOT);
+}
+
+void manager_stop(struct manager *m)
+{
+	bool now = m->stopping;
+
+	if (!now) {
+		(void)sd_notify(0, "STOPPING=1");
+		log_notice("stopping: workers finish what they have; another signal ends them at "
+			   "once");
+	} else {
+		log_warning("stopping at once");
+	}
+	m->stopping = true;
+	for (size_t i = 0; i < m->n_services; i++)
+		(void)manager_service_stop(m->services[i], now);
+	manager_check_stopped(m);
+}
+
+static int watch_signals(struct manager *m)
+{
+	static const int signals[] = {SIGHUP, SIGUSR1, SIGUSR2, SIGTERM, SIGINT};
+	sigset_t set;
+	int r = 0;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaddset(&set, signals[i]);
+	sigaddset(&set, SIGCHLD);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		return -errno;
+	(void)signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; r >= 0 && i < ARRAY_SIZE(signals); i++)
+		r = sd_event_add_signal(m->event, NULL, signals[i], on_signal, m);
+	if (r >= 0)
+		r = sd_event_add_signal(m->event, NULL, SIGCHLD, on_child, m);
+	return r;
+}
+
+/* Where the control socket is when neither the command line nor the configuration says. */
+static int default_socket(char **ret, struct error *ret_error)
+{
+	const char *asked = getenv("TENURE_SOCKET"), *runtime = getenv("XDG_RUNTIME_DIR");
+	_cleanup_free_ char *directory = NULL;
+
+	if (asked && *asked) {
+		*ret = strdup(asked);
+		return *ret ? 0 : -ENOMEM;
+	}
+	if (geteuid() == 0)
+		runtime = "/run";
+	if (!runtime || *runtime != '/')
+		return error_set(ret_error, -ENOENT,
+			"control socket: no place for it, XDG_RUNTIME_DIR is not set; say --socket "
+			"PATH (and to tenurectl too)");
+	directory = xasprintf("%s/tenured", runtime);
+	if (!directory)
+		return -ENOMEM;
+	if (mkdir(directory, 0755) < 0 && errno != EEXIST)
+		return error_set_errno(ret_error, -errno, "control socket: mkdir %s", directory);
+	*ret = xasprintf("%s/control.sock", directory);
+	return *ret ? 0 : -ENOMEM;
+}
+
+static void report_control(int priority, const char *message, void *userdata)
+{
+	(void)userdata;
+	log_message(priority, "control: %s", message);
+}
+
+static int open_control(struct manager *m, struct error *ret_error)
+{
+	struct control_server_ops ops = {
+		.dispatch = control_dispatch, .report = report_control, .userdata = m};
+	_cleanup_free_ char *path = NULL;
+	int r;
+
+	if (m->socket_path)
+		path = strdup(m->socket_path);
+	else if (m->config->control.socket)
+		path = strdup(m->config->control.socket);
+	else {
+		r = default_socket(&path, ret_error);
+		if (r < 0)
+			return r;
+	}
+	if (!path)
+		return error_set(ret_error, -ENOMEM, "control socket: out of memory");
+	return control_server_new(m->event,
+		&(struct control_server_options){.path = path,
+			.mode = m->config->control.mode,
+			.operators = m->config->control.operators,
+			.observers = m->config->control.observers,
+			.listen_fd = -1,
+			.priority = PRIORITY_CONTROL},
+		&ops, &m->control, ret_error);
+}
+
+static int add_service(struct manager *m, const struct service_config *c, struct error *ret_error)
+{
+	struct manager_service *s;
+
+	if (array_reserve(&m->services, &m->services_capacity, m->n_services + 1, sizeof(s)) < 0)
+		return error_set(ret_error, -ENOMEM, "out of memory");
+	s = manager_service_new(m, c, ret_error);
+	if (!s)
+		return -ENOMEM;
+	m->services[m->n_services++] = s;
+	return 0;
+}
+
+static int set_up(struct manager *m, struct error *ret_error)
+{
+	int r;
+
+	r = sd_event_default(&m->event);
+	if (r >= 0)
+		r = watch_signals(m);
+	if (r >= 0)
+		r = sd_event_add_defer(m->event, &m->tidy, on_tidy, m);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(m->tidy, SD_EVENT_OFF);
+	if (r >= 0)
+		r = sd_event_add_time_relative(m->event, &m->steer_timer, CLOCK_MONOTONIC,
+			RESTEER_USEC, 5 * USEC_PER_SEC, on_resteer, m);
+	if (r >= 0)
+		r = output_hub_new(m->event, &m->outputs);
+	if (r < 0)
+		return error_set_errno(ret_error, r, "event loop");
+	(void)process_become_subreaper();
+	(void)spawn_raise_nofile(&m->original_nofile);
+	m->sockdiag_fd = sockdiag_open();
+	if (m->sockdiag_fd < 0)
+		log_notice("sock_diag is not to be had (%s): connections are not counted",
+			strerror(-m->sockdiag_fd));
+	r = listen_selftest();
+	m->may_group = r >= 0;
+	if (r < 0)
+		log_warning("socket groups do not behave as expected on this kernel (%s): "
+			    "listeners have one queue each, which "
+			    "both generations share",
+			strerror(-r));
+	for (size_t i = 0; i < m->config->n_services; i++) {
+		r = add_service(m, &m->config->services[i], ret_error);
+		if (r < 0)
+			return r;
+	}
+	return open_control(m, ret_error);
+}
+
+int manager_new(struct config *config_take, const char *config_path, const char *socket,
+	struct manager **ret, struct error *ret_error)
+{
+	struct manager *m = calloc(1, sizeof(*m));
+	int r;
+
+	if (!m) {
+		config_free(config_take);
+		return error_set(ret_error, -ENOMEM, "out of memory");
+	}
+	m->config = config_take;
+	m->config_path = config_path;
+	m->socket_path = socket;
+	m->sockdiag_fd = -1;
+	m->next_sequence = 1;
+	r = set_up(m, ret_error);
+	if (r < 0) {
+		manager_free(m);
+		return r;
+	}
+	*ret = m;
+	return 0;
+}
+
+struct manager *manager_free(struct manager *m)
+{
+	if (!m)
+		return NULL;
+	control_done(m);
+	for (size_t i = 0; i < m->n_services; i++)
+		manager_service_free(m->services[i]);
+	free(m->services);
+	if (m->control) {
+		control_server_flush(m->control, 200 * USEC_PER_MSEC);
+		control_server_free(m->control);
+	}
+	output_hub_free(m->outputs);
+	close_fd(m->sockdiag_fd);
+	for (size_t i = 0; i < EVENTS_MAX; i++) {
+		free(m->events[i].service);
+		free(m->events[i].message);
+	}
+	if (m->tidy)
+		sd_event_source_disable_unref(m->tidy);
+	if (m->steer_timer)
+		sd_event_source_disable_unref(m->steer_timer);
+	sd_event_unref(m->event);
+	config_free(m->config);
+	free(m);
+	return NULL;
+}
+
+int manager_run(struct manager *m)
+{
+	size_t failed = 0, wanted = 0;
+	int r;
+
+	for (size_t i = 0; i < m->n_services; i++) {
+		_cleanup_error_ struct error error = ERROR_NULL;
+		struct manager_service *s = m->services[i];
+		if (!s->config->autostart)
+			continue;
+		wanted++;
+		if (manager_service_start(s, "start of the daemon", &error) != 0) {
+			manager_report(m, s, 0, NO_WORKER, LOG_ERR, "service-failed", "%s",
+				error_message(&error));
+			failed++;
+		}
+	}
+	/* One bad service does not keep the others down; with nothing to serve there is no point in
+	 * staying. */
+	if (wanted > 0 && failed == wanted)
+		return EXIT_FAILURE;
+	(void)sd_notifyf(0, "READY=1\nSTATUS=%zu services", m->n_services);
+	r = sd_event_loop(m->event);
+	if (r < 0) {
+		log_error("event loop: %s", strerror(-r));
+		return EXIT_FAILURE;
+	}
+	return r;
+}

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The daemon's heart: events of the world go to the core, its effects go to the world. One manager,
+ * its services, and of each service what the core's generations and workers are in reality. Reading
+ * order: manager.c (life of the daemon, reload), service_apply.c (the one switch over effects),
+ * service_request.c (what people ask for), listener.c, worker_process.c, ready.c, control*.c. */
+#pragma once
+
+#include <jansson.h>
+#include <sys/resource.h>
+#include <systemd/sd-event.h>
+
+#include "base/error.h"
+#include "core/config.h"
+#include "core/plan.h"
+#include "core/service.h"
+#include "daemon/control_conn.h"
+#include "daemon/listener.h"
+#include "daemon/snapshot.h"
+
+struct manager;
+struct worker_process;
+struct output_hub;
+
+/* sd-event: a message must be matched to its worker before its exit is handled, and both before
+ * timers and requests. */
+enum manager_priority {
+	PRIORITY_NOTIFY = -30,
+	PRIORITY_CHILD = -20,
+	PRIORITY_LISTENER = -15,
+	PRIORITY_TIMER = -10,
+	PRIORITY_OUTPUT = 5,
+	PRIORITY_CONTROL = 10,
+};
+
+/* What a generation of the core is in reality. */
+struct manager_generation {
+	unsigned number;
+	struct snapshot *snapshot;
+	struct worker_process **workers; /* by index; NULL: never started */
+	unsigned n_workers;
+	uint64_t listeners; /* mask */
+	char *requested_by;
+	uint64_t started_usec, serving_usec; /* CLOCK_REALTIME */
+};
+
+/* Everything somebody may have to wait for: progress of one rollout (or stop, scale), told to a
+ * control call. */
+struct follower {
+	struct control_call *call;
+	struct manager_service *service;
+	unsigned rollout; /* its id */
+	bool wait_drain;
+	enum { FOLLOW_ROLLOUT, FOLLOW_STOP, FOLLOW_SCALE } what;
+	unsigned wanted; /* FOLLOW_SCALE: workers */
+	struct follower *next;
+};
+
+struct history_entry {
+	unsigned generation;
+	uint64_t started_usec, serving_usec, ended_usec; /* realtime; 0: not yet */
+	enum reason outcome;				 /* REASON_NONE: still alive */
+	char *reason;					 /* text; NULL */
+	char *requested_by, *directory, *executable;
+	struct snapshot *snapshot; /* for rollback; NULL when too old */
+	bool was_good;		   /* it had all new connections and its soak was over */
+};
+enum { HISTORY_MAX = 32, HISTORY_SNAPSHOTS_MAX = 8, FAILURE_TAIL_LINES = 40 };
+
+struct failure {
+	unsigned generation;
+	unsigned worker; /* NO_WORKER */
+	char *reason, *status, *output;
+	uint64_t at_usec;
+};
+
+/* An upgrade that was asked for and waits (overlap: queue). */
+struct pending_upgrade {
+	struct service_config *config; /* NULL: none waits */
+	struct snapshot *snapshot;
+	struct upgrade_spec spec;
+	char *requested_by;
+	struct follower *followers;
+};
+
+struct manager_service {
+	struct manager *manager;
+	char *name;
+	struct service core;
+	struct service_config *config;	/* the present one (own copy) */
+	struct listener *listeners[64]; /* by id; NULL: free */
+	struct manager_generation **generations;
+	size_t n_generations, generations_capacity;
+	sd_event_source *timer; /* of service_next_deadline() */
+	unsigned scaled;	/* workers by Scale until the next reload; 0: as configured */
+	struct follower *followers;
+	struct pending_upgrade queued;
+	struct history_entry history[HISTORY_MAX]; /* newest last */
+	size_t n_history;
+	struct failure failure;
+	struct failure trouble; /* the newest worker's failure: becomes failure when a rollout ends
+				   by it */
+	int preview_rules[64];	/* rule id per listener; 0: none */
+	bool removing;		/* by reload: forgotten when stopped */
+	bool in_step;		/* effects are being applied */
+	struct service_event *events; /* what came up meanwhile */
+	size_t n_events, events_capacity;
+};
+
+/* The last events, kept for Events(since). */
+struct manager_event {
+	uint64_t sequence, at_usec;
+	char *service;
+	unsigned generation, worker; /* 0, NO_WORKER: none */
+	const char *event;	     /* static */
+	char *message;
+};
+enum { EVENTS_MAX = 512 };
+struct event_subscriber {
+	struct control_call *call;
+	char *service; /* NULL: all */
+	struct event_subscriber *next;
+};
+
+struct manager {
+	sd_event *event;
+	const char *config_path; /* NULL: tenured run */
+	struct config *config;	 /* owned */
+	struct manager_service **services;
+	size_t n_services, services_capacity;
+	struct control_server *control;
+	struct output_hub *outputs;
+	int sockdiag_fd; /* -1: not to be had */
+	bool may_group;	 /* the kernel's self-test was passed */
+	struct rlimit original_nofile;
+	uint64_t next_sequence;
+	struct manager_event events[EVENTS_MAX]; /* ring: sequence % EVENTS_MAX */
+	struct event_subscriber *subscribers;
+	bool stopping;
+	int exit_status;
+	sd_event_source *steer_timer; /* programs are attached again once a minute */
+	sd_event_source *tidy;	      /* deferred: forget what has stopped */
+	const char
+		*socket_path; /* of the command line; NULL: by configuration or place. Borrowed. */
+};
+
+/* manager.c */
+/* config_path NULL: no file (`tenured run`). socket: the control socket the command line asks for,
+ * or NULL. Both borrowed for the manager's life. Takes the configuration, also on failure. */
+int manager_new(struct config *config_take, const char *config_path, const char *socket,
+	struct manager **ret, struct error *ret_error);
+struct manager *manager_free(struct manager *m);
+/* Serve until stopped; the exit status. */
+int manager_run(struct manager *m);
+/* First call: stop everything gracefully, then end the loop; second call: at once. */
+void manager_stop(struct manager *m);
+/* End the loop when the daemon is stopping and nothing runs any more; forget removed services that
+ * are gone. Later, from the loop: the caller may be one of them. */
+void manager_check_stopped(struct manager *m);
+struct manager_service *manager_find(const struct manager *m, const char *name);
+uint64_t manager_now(struct manager *m); /* CLOCK_MONOTONIC of this iteration */
+uint64_t realtime_now(void);
+unsigned manager_n_cpus(void); /* affinity and cgroup quota */
+
+/* manager_reload.c */
+/* Read the configuration again. -EINVAL with problems filled, or -errno with ret_error. *ret: a
+ * config the caller owns. */
+int manager_read_config(struct manager *m, struct config **ret, struct config_problems *problems,
+	struct error *ret_error);
+/* The plan against what runs; the facts on disk are looked up. */
+int manager_plan(
+	struct manager *m, const struct config *new_config, bool upgrade_all, struct plan *ret);
+/* Do it. Takes the config on success (sets *config to NULL). requested_by: for the log. All binds
+ * are tried before anything is changed: on an error nothing was. ret_plan as done. */
+int manager_reload(struct manager *m, struct config **config, bool upgrade_all,
+	const char *requested_by, struct plan *ret_plan, struct error *ret_error);
+
+/* service_request.c: 0, SERVICE_E_*, or -errno with a message */
+struct request_options {
+	const char *requested_by;
+	const enum strategy *strategy; /* NULL: as configured */
+	const unsigned *steps;
+	size_t n_steps;
+	const uint64_t *soak_usec;
+	const enum overlap *overlap;
+	unsigned pause_at;
+	bool restart; /* from the serving generation's snapshot */
+	bool hard;    /* restart: stop first */
+};
+struct manager_service *manager_service_new(
+	struct manager *m, const struct service_config *c, struct error *ret_error);
+struct manager_service *manager_service_free(struct manager_service *s);
+/* Start a stopped service; its listeners are bound. */
+int manager_service_start(
+	struct manager_service *s, const char *requested_by, struct error *ret_error);
+/* Bind what c listens on and is not bound yet; ret_mask: all of its listeners. On failure what was
+ * bound here is closed again. */
+int manager_service_bind(struct manager_service *s, const struct service_config *c,
+	uint64_t *ret_mask, struct error *ret_error);
+/* Close what neither a generation nor the configuration names. */
+void manager_service_drop_unused_listeners(struct manager_service *s);
+/* config NULL: the present one. */
+int manager_service_upgrade(struct manager_service *s, const struct service_config *config,
+	const struct request_options *o, struct error *ret_error);
+int manager_service_rollback(
+	struct manager_service *s, unsigned to, const char *requested_by, struct error *ret_error);
+int manager_service_scale(struct manager_service *s, unsigned workers, struct error *ret_error);
+int manager_service_stop(struct manager_service *s, bool now);
+/* Values that take effect in place. */
+int manager_service_update(
+	struct manager_service *s, const struct service_config *config, struct error *ret_error);
+/* "rollout in progress", ... for SERVICE_E_*. Borrowed. */
+const char *service_refusal_to_string(int r);
+/* What differs on disk (strv, may be NULL). */
+int manager_service_pending(const struct manager_service *s, char ***ret);
+
+/* After each event, when the service may have reached an end: queued upgrade, removal, the daemon's
+ * own stop. */
+void manager_service_after(struct manager_service *s);
+
+/* service_apply.c */
+/* One event into the core and everything that follows from it. Returns what service_step() said to
+ * this event. */
+int manager_service_event(struct manager_service *s, const struct service_event *e);
+void manager_service_ready(struct worker_process *p);
+struct manager_generation *manager_service_generation(
+	const struct manager_service *s, unsigned number);
+struct worker_process *manager_service_worker(
+	const struct manager_service *s, unsigned generation, unsigned index);
+/* Attach all programs again, watch idle sockets. */
+void manager_service_steer(struct manager_service *s);
+
+/* report.c: log line, event for subscribers, progress for followers */
+void manager_report(struct manager *m, struct manager_service *s, unsigned generation,
+	unsigned worker, int priority, const char *event, const char *format, ...) _printf_(7, 8);
+void manager_service_report_effect(struct manager_service *s, const struct effect *e);
+/* Remember why something failed, with the worker's exit and last output. */
+void manager_service_note_trouble(struct manager_service *s, const struct worker_process *p,
+	unsigned generation, unsigned worker, const char *reason);
+void failure_done(struct failure *f);
+
+/* follow.c: control calls that wait */
+int follower_add(struct manager_service *s, struct control_call *call, struct follower *options);
+void followers_progress(struct manager_service *s, const char *message);
+void followers_rollout_ended(struct manager_service *s, unsigned rollout, enum reason reason);
+/* After every event: those that wait for drain, stop or scale. */
+void followers_check(struct manager_service *s);
+void followers_free(struct manager_service *s);
+
+/* control.c */
+int control_dispatch(
+	struct control_call *call, const char *method, json_t *parameters, void *userdata);
+void control_event(struct manager *m, const struct manager_event *e);
+void control_done(struct manager *m);
+/* control_json.c */
+json_t *control_json_service(struct manager_service *s);
+json_t *control_json_listener(const struct listener *l);
+json_t *control_json_rollout(struct manager_service *s);
+json_t *control_json_event(const struct manager_event *e);
+json_t *control_json_problems(const struct config_problems *p);

@@ -1,0 +1,486 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Effects meet the world: the one exhaustive switch. An effect never calls back into the core; what
+ * goes wrong becomes an event that is handled when the present one is done. */
+#include "daemon/log.h"
+#include "daemon/manager.h"
+#include "daemon/output.h"
+#include "daemon/ready.h"
+#include "daemon/worker_process.h"
+#include "sys/process.h"
+#include "sys/sockdiag.h"
+
+/* More established connections than this are not counted one by one: the answer is "some". */
+enum { COUNT_MAX = 200000 };
+
+struct manager_generation *manager_service_generation(
+	const struct manager_service *s, unsigned number)
+{
+	for (size_t i = 0; i < s->n_generations; i++)
+		if (s->generations[i]->number == number)
+			return s->generations[i];
+	return NULL;
+}
+
+struct worker_process *manager_service_worker(
+	const struct manager_service *s, unsigned generation, unsigned index)
+{
+	struct manager_generation *g = manager_service_generation(s, generation);
+
+	return g && index < g->n_workers ? g->workers[index] : NULL;
+}
+
+static void queue_event(struct manager_service *s, struct service_event e)
+{
+	if (array_reserve(&s->events, &s->events_capacity, s->n_events + 1, sizeof(e)) < 0) {
+		log_error("%s: out of memory, an event was lost", s->name);
+		return;
+	}
+	s->events[s->n_events++] = e;
+}
+
+static struct worker_process *make_worker(struct manager_service *s, const struct effect *e)
+{
+	struct manager_generation *g = manager_service_generation(s, e->generation);
+	struct worker_process **workers;
+
+	if (!g)
+		return NULL;
+	if (e->worker >= g->n_workers) {
+		workers = realloc(g->workers, (e->worker + 1) * sizeof(*workers));
+		if (!workers)
+			return NULL;
+		memset(workers + g->n_workers, 0,
+			(e->worker + 1 - g->n_workers) * sizeof(*workers));
+		g->workers = workers;
+		g->n_workers = e->worker + 1;
+	}
+	if (!g->workers[e->worker])
+		g->workers[e->worker] = worker_process_new(s, e->generation, e->worker);
+	return g->workers[e->worker];
+}
+
+static void apply_spawn(struct manager_service *s, const struct effect *e)
+{
+	_cleanup_error_ struct error error = ERROR_NULL;
+	struct manager_generation *g = manager_service_generation(s, e->generation);
+	struct worker_process *p = make_worker(s, e);
+	struct service_event failed = {
+		.kind = EVENT_SPAWN_FAILED, .generation = e->generation, .worker = e->worker};
+
+	if (!p || !g) {
+		log_error("%s: out of memory, worker %u of generation %u is not started", s->name,
+			e->worker, e->generation);
+		queue_event(s, failed);
+		return;
+	}
+	if (worker_process_spawn(p, g, &error) < 0) {
+		manager_report(s->manager, s, e->generation, e->worker, LOG_ERR, "worker-failed",
+			"%s", error_message(&error));
+		manager_service_note_trouble(s, p, e->generation, e->worker, error_message(&error));
+		queue_event(s, failed);
+		return;
+	}
+	if (!g->snapshot->config.environment_inherited && snapshot_program_changed(g->snapshot))
+		log_warning("%s: %s was changed since generation %u was made; a worker started now "
+			    "runs the changed one",
+			s->name, g->snapshot->executable, g->number);
+	manager_report(s->manager, s, e->generation, e->worker, LOG_DEBUG, "worker-spawned",
+		"%s: generation %u: worker %u started (pid %d)", s->name, e->generation, e->worker,
+		(int)p->pid);
+}
+
+static void apply_watch_readiness(struct manager_service *s, const struct effect *e)
+{
+	struct manager_generation *g = manager_service_generation(s, e->generation);
+	struct worker_process *p = manager_service_worker(s, e->generation, e->worker);
+	const struct generation *core = service_generation(&s->core, e->generation);
+	int r;
+
+	/* It may have failed to start, or have been taken back in a state that needs no watching.
+	 */
+	if (!g || !p || p->pid == 0 || p->ready || !core ||
+		core->workers[e->worker].state != WORKER_STARTING)
+		return;
+	r = ready_watch_new(p, g, &p->ready);
+	if (r < 0)
+		log_error("%s: generation %u: cannot find out when worker %u is ready: %s", s->name,
+			e->generation, e->worker, strerror(-r));
+}
+
+void manager_service_ready(struct worker_process *p)
+{
+	struct service_event e = {
+		.kind = EVENT_READY, .generation = p->generation, .worker = p->index};
+
+	p->ready = ready_watch_free(p->ready);
+	(void)manager_service_event(p->service, &e);
+}
+
+static void apply_signal(struct manager_service *s, const struct effect *e, int signal, bool group)
+{
+	struct worker_process *p = manager_service_worker(s, e->generation, e->worker);
+
+	if (!p || p->pid == 0)
+		return;
+	if (signal == SIGKILL)
+		worker_process_kill(p);
+	else
+		worker_process_signal(p, signal, group);
+}
+
+static void apply_prepare_lane(struct manager_service *s, const struct effect *e)
+{
+	const struct generation *core = service_generation(&s->core, e->generation);
+	bool growing = core && generation_has_process(core);
+
+	if (!core)
+		return;
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
+		_cleanup_error_ struct error error = ERROR_NULL;
+		struct listener *l = s->listeners[id];
+		int r;
+
+		if (!l || l->kind != LISTENER_GROUP || !(core->listeners & (UINT64_C(1) << id)))
+			continue;
+		r = listener_prepare_lane(l, e->value,
+			listener_is_per_worker(l) ? core->n_workers : 1, !growing, &error);
+		if (r >= 0)
+			continue;
+		manager_report(s->manager, s, e->generation, NO_WORKER, LOG_ERR, "lane-failed",
+			"%s: generation %u: %s", s->name, e->generation, error_message(&error));
+		queue_event(s, (struct service_event){
+				       .kind = EVENT_LANE_FAILED, .generation = e->generation});
+		return;
+	}
+}
+
+static void apply_query_queue(struct manager_service *s, const struct effect *e)
+{
+	const struct generation *core = service_generation(&s->core, e->generation);
+	unsigned waiting = 0;
+
+	if (!core)
+		return;
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
+		struct listener *l = s->listeners[id];
+		if (l && l->kind == LISTENER_GROUP && (core->listeners & (UINT64_C(1) << id)))
+			waiting += listener_queue(l, core->lane, e->worker);
+	}
+	queue_event(s, (struct service_event){.kind = EVENT_QUEUE,
+			       .generation = e->generation,
+			       .worker = e->worker,
+			       .value = waiting});
+}
+
+/* Established connections to the service's ports that the worker's processes hold. */
+static unsigned count_connections(
+	struct manager_service *s, const struct worker_process *p, uint64_t listeners)
+{
+	_cleanup_free_ pid_t *pids = NULL;
+	size_t n_pids, total = 0;
+	int r;
+
+	if (s->manager->sockdiag_fd < 0)
+		return COUNT_UNKNOWN;
+	r = worker_process_tree(p, &pids, &n_pids);
+	if (r < 0)
+		return COUNT_UNKNOWN;
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
+		const struct listener *l = s->listeners[id];
+		_cleanup_free_ uint64_t *inodes = NULL;
+		size_t n_inodes = 0, n = 0;
+		bool truncated = false;
+
+		if (!l || !(listeners & (UINT64_C(1) << id)) || address_is_unix(&l->config.address))
+			continue;
+		r = sockdiag_connections(s->manager->sockdiag_fd, address_port(&l->config.address),
+			COUNT_MAX, &inodes, &n_inodes, &truncated);
+		if (r >= 0)
+			r = process_count_sockets(pids, n_pids, inodes, n_inodes, &n);
+		if (r < 0)
+			return COUNT_UNKNOWN;
+		total += n;
+	}
+	return (unsigned)MIN(total, (size_t)COUNT_UNKNOWN - 1);
+}
+
+static void apply_count_connections(struct manager_service *s, const struct effect *e)
+{
+	const struct worker_process *p = manager_service_worker(s, e->generation, e->worker);
+	const struct manager_generation *g = manager_service_generation(s, e->generation);
+	unsigned n = p && g && p->pid ? count_connections(s, p, g->listeners) : 0;
+
+	/* Not to be found out: then the whole idle wait is the best there is; the core's deadline
+	 * ends it. */
+	if (n != COUNT_UNKNOWN)
+		queue_event(s, (struct service_event){.kind = EVENT_CONNECTIONS,
+				       .generation = e->generation,
+				       .worker = e->worker,
+				       .value = n});
+}
+
+static void apply_swap_lanes(struct manager_service *s, const struct effect *e)
+{
+	/* The core has swapped the numbers; sockets stay where they are, and a restored generation
+	 * may want more of them. */
+	struct effect prepare = *e;
+
+	prepare.value = e->value;
+	apply_prepare_lane(s, &prepare);
+}
+
+void manager_service_drop_unused_listeners(struct manager_service *s)
+{
+	uint64_t used = 0;
+
+	for (size_t i = 0; i < s->n_generations; i++)
+		used |= s->generations[i]->listeners;
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
+		struct listener *l = s->listeners[id];
+		bool wanted = false;
+
+		if (!l || (used & (UINT64_C(1) << id)))
+			continue;
+		for (size_t i = 0; i < s->config->n_listeners; i++)
+			wanted |= plan_listener_same(&s->config->listeners[i], &l->config);
+		if (!wanted) {
+			manager_report(s->manager, s, 0, NO_WORKER, LOG_INFO, "listener-closed",
+				"%s: listener %s closed", s->name, l->config.name);
+			s->listeners[id] = listener_close(l);
+		}
+	}
+}
+
+static void apply_forget(struct manager_service *s, const struct effect *e)
+{
+	for (size_t i = 0; i < s->n_generations; i++) {
+		struct manager_generation *g = s->generations[i];
+
+		if (g->number != e->generation)
+			continue;
+		for (unsigned k = 0; k < g->n_workers; k++)
+			worker_process_free(g->workers[k]);
+		free(g->workers);
+		free(g->requested_by);
+		snapshot_unref(g->snapshot);
+		free(g);
+		memmove(&s->generations[i], &s->generations[i + 1],
+			(s->n_generations - i - 1) * sizeof(g));
+		s->n_generations--;
+		break;
+	}
+	manager_service_drop_unused_listeners(s);
+}
+
+static void apply_close_listeners(struct manager_service *s)
+{
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
+		if (s->listeners[id])
+			s->listeners[id] = listener_close(s->listeners[id]);
+}
+
+static void apply_start_again(struct manager_service *s)
+{
+	_cleanup_error_ struct error error = ERROR_NULL;
+
+	if (manager_service_start(s, "start while it stopped", &error) != 0)
+		log_error("%s: cannot be started again: %s", s->name, error_message(&error));
+}
+
+static int drain_signal(const struct manager_service *s, unsigned generation)
+{
+	const struct manager_generation *g = manager_service_generation(s, generation);
+
+	return g ? g->snapshot->config.drain.signal : SIGTERM;
+}
+
+static void apply(struct manager_service *s, const struct effect *e, bool *ret_steer)
+{
+	if (*ret_steer && e->kind != EFFECT_STEER && e->kind != EFFECT_REPORT) {
+		/* Steering comes before whatever follows it, but once for many. */
+		manager_service_steer(s);
+		*ret_steer = false;
+	}
+	switch (e->kind) {
+	case EFFECT_PREPARE_LANE:
+		apply_prepare_lane(s, e);
+		break;
+	case EFFECT_SPAWN:
+		apply_spawn(s, e);
+		break;
+	case EFFECT_WATCH_READINESS:
+		apply_watch_readiness(s, e);
+		break;
+	case EFFECT_SIGNAL_DRAIN:
+		apply_signal(s, e, drain_signal(s, e->generation), false);
+		break;
+	case EFFECT_SIGNAL_TERM:
+		apply_signal(s, e, SIGTERM, true);
+		break;
+	case EFFECT_SIGNAL_KILL:
+		apply_signal(s, e, SIGKILL, true);
+		break;
+	case EFFECT_SIGNAL_ABORT:
+		apply_signal(s, e, SIGABRT, false);
+		break;
+	case EFFECT_STEER:
+		*ret_steer = true;
+		break;
+	case EFFECT_QUERY_QUEUE:
+		apply_query_queue(s, e);
+		break;
+	case EFFECT_COUNT_CONNECTIONS:
+		apply_count_connections(s, e);
+		break;
+	case EFFECT_RELEASE_LANE:
+		break;
+	case EFFECT_SWAP_LANES:
+		apply_swap_lanes(s, e);
+		break;
+	case EFFECT_FORGET_GENERATION:
+		apply_forget(s, e);
+		break;
+	case EFFECT_CLOSE_LISTENERS:
+		apply_close_listeners(s);
+		break;
+	case EFFECT_START_AGAIN:
+		apply_start_again(s);
+		break;
+	case EFFECT_REPORT:
+		manager_service_report_effect(s, e);
+		break;
+	}
+}
+
+/* Connections of preview_from see the new generation while its rollout is open. */
+static void update_preview(struct manager_service *s)
+{
+	const struct generation *to = rollout_is_open(&s->core.rollout) && s->core.rollout.from != 0
+					      ? service_generation(&s->core, s->core.rollout.to)
+					      : NULL;
+	uint8_t source[16];
+	int family;
+
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
+		struct listener *l = s->listeners[id];
+		bool want = l && l->kind == LISTENER_GROUP && to && to->lane != LANE_NONE &&
+			    !to->failed && (to->listeners & (UINT64_C(1) << id)) &&
+			    s->config->upgrade.preview_from &&
+			    address_parse_ip(s->config->upgrade.preview_from, &family, source) >= 0;
+		if (want && s->preview_rules[id] <= 0)
+			s->preview_rules[id] = listener_add_rule(
+				l, family, source, 0, to->lane, LISTENER_ANY_SLOT);
+		else if (!want && s->preview_rules[id] > 0) {
+			if (l)
+				listener_drop_rule(l, (unsigned)s->preview_rules[id]);
+			s->preview_rules[id] = 0;
+		}
+	}
+}
+
+void manager_service_steer(struct manager_service *s)
+{
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
+		if (s->listeners[id] && s->listeners[id]->kind == LISTENER_GROUP) {
+			listener_steer(s->listeners[id]);
+			listener_watch_idle(s->listeners[id]);
+		}
+}
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct service_event e = {.kind = EVENT_TIME};
+
+	(void)source;
+	(void)usec;
+	(void)manager_service_event(userdata, &e);
+	return 0;
+}
+
+static void arm_timer(struct manager_service *s)
+{
+	uint64_t next = service_next_deadline(&s->core);
+	int r;
+
+	if (!s->timer) {
+		r = sd_event_add_time(
+			s->manager->event, &s->timer, CLOCK_MONOTONIC, next, 1, on_timer, s);
+		if (r >= 0)
+			r = sd_event_source_set_priority(s->timer, PRIORITY_TIMER);
+	} else {
+		r = sd_event_source_set_time(s->timer, next);
+	}
+	if (r >= 0)
+		r = sd_event_source_set_enabled(
+			s->timer, next == USEC_INFINITY ? SD_EVENT_OFF : SD_EVENT_ONESHOT);
+	if (r < 0)
+		log_error("%s: its timer cannot be set: %s", s->name, strerror(-r));
+}
+
+/* A worker that was woken for a connection and ended without taking it must not leave the others
+ * asleep. */
+static void nudge_others(struct manager_service *s, const struct service_event *e)
+{
+	const struct generation *g = service_generation(&s->core, e->generation);
+
+	if (!g || g->lane == LANE_NONE)
+		return;
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
+		if (s->listeners[id] && (g->listeners & (UINT64_C(1) << id)))
+			listener_nudge(s->listeners[id], g->lane);
+}
+
+static int step(struct manager_service *s, const struct service_event *e)
+{
+	struct effects effects = {0};
+	bool steer = false;
+	uint64_t now;
+	int r;
+
+	(void)sd_event_now(s->manager->event, CLOCK_MONOTONIC, &now);
+	/* The loop's time may be older than a deadline that is just due. */
+	if (e->kind == EVENT_TIME)
+		now = MAX(now, manager_now(s->manager));
+	r = service_step(&s->core, e, now, &effects);
+	if (r == -ENOMEM)
+		log_error("%s: out of memory, an event was not handled", s->name);
+	else if (r < 0)
+		log_debug("%s: event %d of worker %u of generation %u makes no sense now, ignoring",
+			s->name, (int)e->kind, e->worker, e->generation);
+	for (size_t i = 0; i < effects.n; i++)
+		apply(s, &effects.list[i], &steer);
+	if (effects.n > 0)
+		update_preview(s);
+	if (steer)
+		manager_service_steer(s);
+	else if (effects.n > 0)
+		for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
+			if (s->listeners[id] && s->listeners[id]->kind == LISTENER_GROUP)
+				listener_watch_idle(s->listeners[id]);
+	effects_done(&effects);
+	if (e->kind == EVENT_EXITED)
+		nudge_others(s, e);
+	return r;
+}
+
+int manager_service_event(struct manager_service *s, const struct service_event *e)
+{
+	int r;
+
+	if (s->in_step) {
+		queue_event(s, *e);
+		return 0;
+	}
+	s->in_step = true;
+	r = step(s, e);
+	for (size_t i = 0; i < s->n_events; i++) {
+		struct service_event queued = s->events[i];
+		(void)step(s, &queued);
+	}
+	s->n_events = 0;
+	s->in_step = false;
+	arm_timer(s);
+	followers_check(s);
+	manager_service_after(s);
+	return r;
+}

@@ -1,0 +1,547 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What people ask of a service: start, upgrade, rollback, scale, stop. Everything that can fail is
+ * done before anything is changed. */
+#include "daemon/log.h"
+#include "daemon/manager.h"
+#include "daemon/worker_process.h"
+
+const char *service_refusal_to_string(int r)
+{
+	switch (r) {
+	case SERVICE_E_ROLLOUT_IN_PROGRESS:
+		return "a rollout is in progress";
+	case SERVICE_E_TOO_MANY_GENERATIONS:
+		return "too many generations are still draining";
+	case SERVICE_E_NO_ROLLOUT:
+		return "no rollout is in progress";
+	case SERVICE_E_NOT_RUNNING:
+		return "the service is not running";
+	case SERVICE_E_NOT_ALIVE:
+		return "that generation is gone";
+	case SERVICE_E_STOPPING:
+		return "the service is stopping";
+	default:
+		return "refused";
+	}
+}
+
+static struct service_config *copy_config(const struct service_config *c)
+{
+	struct service_config *copy = calloc(1, sizeof(*copy));
+
+	if (copy && service_config_copy(c, copy) < 0) {
+		free(copy);
+		return NULL;
+	}
+	/* The list of files belongs to a configuration that may be gone tomorrow. */
+	if (copy) {
+		copy->place.file = NULL;
+		for (size_t i = 0; i < copy->n_listeners; i++)
+			copy->listeners[i].place.file = NULL;
+	}
+	return copy;
+}
+
+struct manager_service *manager_service_new(
+	struct manager *m, const struct service_config *c, struct error *ret_error)
+{
+	struct manager_service *s = calloc(1, sizeof(*s));
+
+	if (s) {
+		s->manager = m;
+		service_init(&s->core);
+		s->config = copy_config(c);
+		s->name = strdup(c->name);
+	}
+	if (s && s->config && s->name)
+		return s;
+	error_set(ret_error, -ENOMEM, "%s: out of memory", c->name);
+	return manager_service_free(s);
+}
+
+static void pending_done(struct pending_upgrade *p)
+{
+	if (p->config) {
+		service_config_done(p->config);
+		free(p->config);
+	}
+	snapshot_unref(p->snapshot);
+	free(p->requested_by);
+	*p = (struct pending_upgrade){0};
+}
+
+static void history_entry_done(struct history_entry *h)
+{
+	free(h->reason);
+	free(h->requested_by);
+	free(h->directory);
+	free(h->executable);
+	snapshot_unref(h->snapshot);
+}
+
+struct manager_service *manager_service_free(struct manager_service *s)
+{
+	if (!s)
+		return NULL;
+	followers_free(s);
+	for (size_t i = 0; i < s->n_generations; i++) {
+		struct manager_generation *g = s->generations[i];
+		for (unsigned k = 0; k < g->n_workers; k++)
+			worker_process_free(g->workers[k]);
+		free(g->workers);
+		free(g->requested_by);
+		snapshot_unref(g->snapshot);
+		free(g);
+	}
+	free(s->generations);
+	for (size_t i = 0; i < ARRAY_SIZE(s->listeners); i++)
+		listener_close(s->listeners[i]);
+	for (size_t i = 0; i < s->n_history; i++)
+		history_entry_done(&s->history[i]);
+	pending_done(&s->queued);
+	failure_done(&s->failure);
+	failure_done(&s->trouble);
+	if (s->timer)
+		sd_event_source_disable_unref(s->timer);
+	if (s->config)
+		service_config_done(s->config);
+	free(s->config);
+	service_done(&s->core);
+	free(s->events);
+	free(s->name);
+	free(s);
+	return NULL;
+}
+
+static struct listener *find_listener(
+	const struct manager_service *s, const struct listener_config *c, unsigned *ret_id)
+{
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
+		if (s->listeners[id] && plan_listener_same(&s->listeners[id]->config, c)) {
+			*ret_id = id;
+			return s->listeners[id];
+		}
+	return NULL;
+}
+
+static int free_listener_id(const struct manager_service *s)
+{
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
+		if (!s->listeners[id])
+			return (int)id;
+	return -ENOSPC;
+}
+
+int manager_service_bind(struct manager_service *s, const struct service_config *c,
+	uint64_t *ret_mask, struct error *ret_error)
+{
+	uint64_t mask = 0, fresh = 0;
+	unsigned id;
+	int r = 0;
+
+	for (size_t i = 0; i < c->n_listeners; i++) {
+		if (find_listener(s, &c->listeners[i], &id)) {
+			mask |= UINT64_C(1) << id;
+			continue;
+		}
+		r = free_listener_id(s);
+		if (r < 0) {
+			error_set(ret_error, r, "%s: more than %zu listeners at once", s->name,
+				ARRAY_SIZE(s->listeners));
+			break;
+		}
+		id = (unsigned)r;
+		r = listener_open(s, &c->listeners[i], id, s->manager->may_group,
+			s->core.queue_lane, &s->listeners[id], ret_error);
+		if (r < 0)
+			break;
+		mask |= UINT64_C(1) << id;
+		fresh |= UINT64_C(1) << id;
+	}
+	if (r < 0) {
+		for (id = 0; id < ARRAY_SIZE(s->listeners); id++)
+			if (fresh & (UINT64_C(1) << id))
+				s->listeners[id] = listener_close(s->listeners[id]);
+		return r;
+	}
+	*ret_mask = mask;
+	return 0;
+}
+
+/* What the machines need to know that only the bound sockets tell. */
+static void fill_policy(const struct manager_service *s, const struct service_config *c,
+	uint64_t mask, struct policy *p)
+{
+	policy_from_config(p, c);
+	p->per_worker = true;
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
+		const struct listener *l = s->listeners[id];
+		if (!l || !(mask & (UINT64_C(1) << id)) || l->kind != LISTENER_GROUP)
+			continue;
+		p->steered = true;
+		p->per_worker &= listener_is_per_worker(l);
+	}
+	p->per_worker &= p->steered;
+	if (s->scaled > 0)
+		p->workers = s->scaled;
+}
+
+static void apply_options(struct upgrade_spec *spec, const struct request_options *o)
+{
+	struct policy *p = &spec->policy;
+
+	if (o->strategy)
+		p->strategy = *o->strategy;
+	if (o->steps) {
+		p->n_steps = MIN(o->n_steps, (size_t)CONFIG_STEPS_MAX);
+		memcpy(p->steps, o->steps, p->n_steps * sizeof(o->steps[0]));
+		if (!o->strategy)
+			p->strategy = STRATEGY_CANARY;
+	}
+	if (o->soak_usec)
+		p->soak_usec = *o->soak_usec;
+	if (o->overlap)
+		p->overlap = *o->overlap;
+	if (o->hard)
+		p->strategy = STRATEGY_RECREATE;
+	spec->pause_at = o->pause_at;
+	spec->restart = o->restart;
+}
+
+static int add_generation(struct manager_service *s, unsigned number, struct snapshot *snapshot,
+	uint64_t mask, const char *requested_by)
+{
+	struct manager_generation *g;
+
+	if (array_reserve(&s->generations, &s->generations_capacity, s->n_generations + 1,
+		    sizeof(*s->generations)) < 0)
+		return -ENOMEM;
+	g = calloc(1, sizeof(*g));
+	if (!g)
+		return -ENOMEM;
+	g->number = number;
+	g->snapshot = snapshot_ref(snapshot);
+	g->listeners = mask;
+	g->requested_by = strdup(requested_by ? requested_by : "");
+	g->started_usec = realtime_now();
+	s->generations[s->n_generations++] = g;
+	return 0;
+}
+
+static void drop_generation_entry(struct manager_service *s)
+{
+	struct manager_generation *g = s->generations[--s->n_generations];
+
+	snapshot_unref(g->snapshot);
+	free(g->requested_by);
+	free(g);
+}
+
+static void remember(struct manager_service *s, const struct manager_generation *g)
+{
+	struct history_entry *h;
+	size_t kept = 0;
+
+	if (s->n_history == HISTORY_MAX) {
+		history_entry_done(&s->history[0]);
+		memmove(&s->history[0], &s->history[1], (HISTORY_MAX - 1) * sizeof(s->history[0]));
+		s->n_history--;
+	}
+	h = &s->history[s->n_history++];
+	*h = (struct history_entry){.generation = g->number,
+		.started_usec = g->started_usec,
+		.requested_by = strdup(g->requested_by ? g->requested_by : ""),
+		.directory = strdup(g->snapshot->directory),
+		.executable = strdup(g->snapshot->executable),
+		.snapshot = snapshot_ref(g->snapshot)};
+	/* A snapshot holds descriptors: only the newest are kept for the way back. */
+	for (size_t i = s->n_history; i-- > 0;)
+		if (s->history[i].snapshot && ++kept > HISTORY_SNAPSHOTS_MAX)
+			s->history[i].snapshot = snapshot_unref(s->history[i].snapshot);
+}
+
+/* The core decides; then the rest of the daemon follows. */
+static int submit(struct manager_service *s, const struct upgrade_spec *spec,
+	struct snapshot *snapshot, const char *requested_by)
+{
+	struct service_event e = {.kind = EVENT_UPGRADE, .spec = spec};
+	int r;
+
+	/* Effects of the step name the generation already: its entry must be there before. */
+	r = add_generation(s, s->core.last_number + 1, snapshot, spec->listeners, requested_by);
+	if (r < 0)
+		return r;
+	remember(s, s->generations[s->n_generations - 1]);
+	r = manager_service_event(s, &e);
+	if (r != 0) {
+		history_entry_done(&s->history[--s->n_history]);
+		drop_generation_entry(s);
+	}
+	return r;
+}
+
+static void queue_upgrade(struct manager_service *s, struct service_config *config_take,
+	struct snapshot *snapshot, const struct upgrade_spec *spec, const char *requested_by)
+{
+	if (s->queued.config)
+		log_notice("%s: the queued upgrade is replaced by a later one", s->name);
+	pending_done(&s->queued);
+	s->queued = (struct pending_upgrade){.config = config_take,
+		.snapshot = snapshot_ref(snapshot),
+		.spec = *spec,
+		.requested_by = strdup(requested_by ? requested_by : "")};
+}
+
+static void adopt_config(struct manager_service *s, struct service_config *config_take)
+{
+	unsigned id;
+
+	if (s->config) {
+		service_config_done(s->config);
+		free(s->config);
+	}
+	s->config = config_take;
+	for (size_t i = 0; i < config_take->n_listeners; i++) {
+		struct listener *l = find_listener(s, &config_take->listeners[i], &id);
+		if (l)
+			listener_update(l, &config_take->listeners[i]);
+	}
+}
+
+static int upgrade_from(struct manager_service *s, const struct service_config *config,
+	struct snapshot *snapshot, const struct request_options *o, struct error *ret_error)
+{
+	struct service_config *copy = copy_config(config);
+	struct upgrade_spec spec = {0};
+	int r;
+
+	if (!copy)
+		return error_set(ret_error, -ENOMEM, "%s: out of memory", s->name);
+	r = manager_service_bind(s, config, &spec.listeners, ret_error);
+	if (r < 0)
+		goto out;
+	fill_policy(s, config, spec.listeners, &spec.policy);
+	apply_options(&spec, o);
+	r = submit(s, &spec, snapshot, o->requested_by);
+	if (r == 0) {
+		adopt_config(s, TAKE_PTR(copy));
+	} else if (r == SERVICE_E_ROLLOUT_IN_PROGRESS && spec.policy.overlap == OVERLAP_QUEUE) {
+		queue_upgrade(s, TAKE_PTR(copy), snapshot, &spec, o->requested_by);
+		manager_report(s->manager, s, 0, NO_WORKER, LOG_INFO, "upgrade-queued",
+			"%s: upgrade queued until the rollout to generation %u has ended", s->name,
+			s->core.rollout.to);
+		r = 0;
+	} else {
+		error_set(ret_error, r, "%s: %s", s->name,
+			r < 0 ? strerror(-r) : service_refusal_to_string(r));
+	}
+out:
+	if (copy) {
+		service_config_done(copy);
+		free(copy);
+	}
+	return r;
+}
+
+int manager_service_upgrade(struct manager_service *s, const struct service_config *config,
+	const struct request_options *o, struct error *ret_error)
+{
+	_cleanup_snapshot_ struct snapshot *snapshot = NULL;
+	const struct manager_generation *serving = manager_service_generation(s, s->core.current);
+	int r;
+
+	if (!config)
+		config = s->config;
+	if (o->restart) {
+		if (!serving)
+			return error_set(ret_error, SERVICE_E_NOT_RUNNING,
+				"%s: the service is not running", s->name);
+		snapshot = snapshot_ref(serving->snapshot);
+		config = &snapshot->config;
+	} else {
+		r = snapshot_new(config, &s->manager->original_nofile, &snapshot, ret_error);
+		if (r < 0)
+			return r;
+		/* A new release decides about its own number of workers. */
+		if (config != s->config && config->workers != s->config->workers)
+			s->scaled = 0;
+	}
+	return upgrade_from(s, config, snapshot, o, ret_error);
+}
+
+int manager_service_start(
+	struct manager_service *s, const char *requested_by, struct error *ret_error)
+{
+	struct request_options o = {.requested_by = requested_by};
+	int r;
+
+	if (s->core.stopping) {
+		struct service_event e = {.kind = EVENT_START};
+		r = manager_service_event(s, &e);
+		return r == 0 ? 0
+			      : error_set(ret_error, r, "%s: %s", s->name,
+					service_refusal_to_string(r));
+	}
+	if (s->core.wanted && s->core.n_generations > 0)
+		return 0;
+	return manager_service_upgrade(s, NULL, &o, ret_error);
+}
+
+/* The way back never leads to what is serving now, under whatever number: going back twice goes
+ * back two releases. */
+static const struct history_entry *rollback_target(const struct manager_service *s, unsigned to)
+{
+	const struct manager_generation *serving = manager_service_generation(s, s->core.current);
+
+	for (size_t i = s->n_history; i-- > 0;) {
+		const struct history_entry *h = &s->history[i];
+		if (to != 0 ? h->generation == to
+			    : h->was_good && h->generation != s->core.current &&
+					(!serving || h->snapshot != serving->snapshot))
+			return h;
+	}
+	return NULL;
+}
+
+/* Somebody wanted to get away from it: it is no place to go back to, unless it is named. */
+static void mark_left(struct manager_service *s, unsigned generation)
+{
+	for (size_t i = 0; i < s->n_history; i++)
+		if (s->history[i].generation == generation)
+			s->history[i].was_good = false;
+}
+
+int manager_service_rollback(
+	struct manager_service *s, unsigned to, const char *requested_by, struct error *ret_error)
+{
+	_cleanup_snapshot_ struct snapshot *snapshot = NULL;
+	struct request_options o = {.requested_by = requested_by};
+	const struct history_entry *h;
+	struct service_event e = {.kind = EVENT_ROLLBACK};
+	unsigned left = s->core.current;
+	int r;
+
+	if (rollout_is_open(&s->core.rollout) && s->core.rollout.from != 0) {
+		e = (struct service_event){.kind = EVENT_ABORT, .reason = REASON_ROLLED_BACK};
+		r = manager_service_event(s, &e);
+		return r == 0 ? 0
+			      : error_set(ret_error, r, "%s: %s", s->name,
+					service_refusal_to_string(r));
+	}
+	h = rollback_target(s, to);
+	if (!h)
+		return error_set(ret_error, SERVICE_E_NOT_ALIVE,
+			to ? "%s: generation %u is not known any more; see `tenurectl history %s`"
+			   : "%s: there is no earlier good generation to go back to (%u known; see "
+			     "`tenurectl history %s`)",
+			s->name, to ? to : (unsigned)s->n_history, s->name);
+	e.generation = h->generation;
+	r = manager_service_event(s, &e);
+	if (r == 0) {
+		mark_left(s, left);
+		return 0;
+	}
+	if (r != SERVICE_E_NOT_ALIVE)
+		return error_set(ret_error, r, "%s: %s", s->name, service_refusal_to_string(r));
+	if (!h->snapshot)
+		return error_set(ret_error, SERVICE_E_NOT_ALIVE,
+			"%s: what generation %u was made from is not kept any more", s->name,
+			h->generation);
+	snapshot = snapshot_ref(h->snapshot);
+	r = upgrade_from(s, &snapshot->config, snapshot, &o, ret_error);
+	if (r == 0)
+		mark_left(s, left);
+	return r;
+}
+
+int manager_service_scale(struct manager_service *s, unsigned workers, struct error *ret_error)
+{
+	struct service_event e = {.kind = EVENT_SCALE, .value = workers};
+	int r;
+
+	if (workers < 1 || workers > CONFIG_WORKERS_MAX)
+		return error_set(ret_error, -ERANGE, "%s: workers must be 1 to %d, not %u", s->name,
+			CONFIG_WORKERS_MAX, workers);
+	r = manager_service_event(s, &e);
+	if (r != 0)
+		return error_set(ret_error, r, "%s: %s", s->name,
+			r < 0 ? strerror(-r) : service_refusal_to_string(r));
+	s->scaled = workers == s->config->workers ? 0 : workers;
+	return 0;
+}
+
+int manager_service_stop(struct manager_service *s, bool now)
+{
+	struct service_event e = {.kind = now ? EVENT_KILL : EVENT_STOP};
+
+	pending_done(&s->queued);
+	return manager_service_event(s, &e);
+}
+
+int manager_service_update(
+	struct manager_service *s, const struct service_config *config, struct error *ret_error)
+{
+	struct generation *g = service_generation(&s->core, s->core.current);
+	struct service_config *copy = copy_config(config);
+
+	if (!copy)
+		return error_set(ret_error, -ENOMEM, "%s: out of memory", s->name);
+	adopt_config(s, copy);
+	s->scaled = 0;
+	if (g) {
+		struct policy p;
+		fill_policy(s, s->config, g->listeners, &p);
+		p.workers = g->policy.workers;
+		g->policy = p;
+	}
+	return 0;
+}
+
+int manager_service_pending(const struct manager_service *s, char ***ret)
+{
+	const struct manager_generation *g = manager_service_generation(s, s->core.current);
+
+	return g ? snapshot_pending(g->snapshot, ret) : 0;
+}
+
+/* A held Unix socket was killed by a worker and bound anew: those who hold the old one must be
+ * replaced. */
+void manager_service_listener_replaced(struct manager_service *s)
+{
+	_cleanup_error_ struct error error = ERROR_NULL;
+	struct request_options o = {
+		.requested_by = "a socket had to be bound anew", .restart = true};
+
+	if (manager_service_upgrade(s, NULL, &o, &error) != 0)
+		log_error("%s: its workers still hold the dead socket: %s", s->name,
+			error_message(&error));
+}
+
+static void start_queued(struct manager_service *s)
+{
+	struct pending_upgrade q = s->queued;
+	struct error error = ERROR_NULL;
+	struct request_options o = {.requested_by = q.requested_by,
+		.strategy = &q.spec.policy.strategy,
+		.soak_usec = &q.spec.policy.soak_usec,
+		.overlap = &q.spec.policy.overlap,
+		.pause_at = q.spec.pause_at};
+
+	s->queued = (struct pending_upgrade){0};
+	if (q.spec.policy.n_steps > 0) {
+		o.steps = q.spec.policy.steps;
+		o.n_steps = q.spec.policy.n_steps;
+	}
+	if (upgrade_from(s, q.config, q.snapshot, &o, &error) != 0)
+		manager_report(s->manager, s, 0, NO_WORKER, LOG_ERR, "upgrade-failed",
+			"%s: the queued upgrade failed: %s", s->name, error_message(&error));
+	error_done(&error);
+	pending_done(&q);
+}
+
+void manager_service_after(struct manager_service *s)
+{
+	if (s->queued.config && !rollout_is_open(&s->core.rollout) && !s->core.stopping)
+		start_queued(s);
+	manager_check_stopped(s->manager);
+}

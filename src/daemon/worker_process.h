@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One worker's process as the daemon holds it: pid and pidfd, notify socket, captured output, its
+ * readiness. The policy is core/worker.h; here is only what is. */
+#pragma once
+
+#include <signal.h>
+#include <systemd/sd-event.h>
+
+#include "daemon/manager.h"
+#include "sys/capture.h"
+
+struct ready_watch;
+struct output;
+
+struct worker_process {
+	struct manager_service *service;
+	unsigned generation, index;
+	pid_t pid; /* 0: no process */
+	int pidfd;
+	pid_t main_pid; /* by MAINPID=; else pid */
+	sd_event_source *exit_source;
+	int notify_fd;
+	char *notify_address;
+	sd_event_source *notify_source;
+	struct output *output;	   /* captured; NULL: inherited */
+	struct ready_watch *ready; /* while STARTING */
+	bool said_ready;	   /* READY=1 came */
+	char *status;		   /* STATUS= */
+	sd_event_source *watchdog_source;
+	uint64_t watchdog_usec;	    /* 0: off */
+	uint64_t spawned_usec;	    /* CLOCK_MONOTONIC */
+	int exit_code, exit_status; /* of the last process: CLD_* and status, as siginfo_t;
+				       exit_code 0: none yet */
+	unsigned restarts;
+};
+
+struct worker_process *worker_process_new(
+	struct manager_service *s, unsigned generation, unsigned index);
+struct worker_process *worker_process_free(struct worker_process *p);
+/* Make the process; watch exit, notify socket and output. 0 or -errno with a message. */
+int worker_process_spawn(
+	struct worker_process *p, const struct manager_generation *g, struct error *ret_error);
+/* Every process of the worker: its group leader and all descendants. The caller frees. */
+int worker_process_tree(const struct worker_process *p, pid_t **ret, size_t *ret_n);
+void worker_process_signal(struct worker_process *p, int signal, bool group);
+/* SIGKILL to its group and descendants. */
+void worker_process_kill(struct worker_process *p);
+/* "exit status 3", "signal 9 (Killed)", "running". The caller frees. */
+char *worker_process_describe_exit(const struct worker_process *p);
+/* Handle one notify datagram queue (event callback). */
+int worker_notify_dispatch(sd_event_source *source, int fd, uint32_t revents, void *userdata);
