@@ -79,12 +79,39 @@ static int attach(int fd, const struct sock_fprog *filter)
 		       : 0;
 }
 
+/* A socket that did not ask for its port by number loses it when it is shut down, and would be
+ * revived on another. So have the kernel choose one, and ask for that. */
+static int open_first_anywhere(
+	const struct address *a, const struct listen_options *o, const struct sock_fprog *filter)
+{
+	int r = -EADDRINUSE;
+
+	for (int i = 0; i < 16 && r == -EADDRINUSE; i++) {
+		_cleanup_close_ int fd = open_inet(a, o);
+		struct address chosen;
+
+		if (fd < 0)
+			return fd;
+		if (bind(fd, &a->sa, a->len) < 0)
+			return -errno;
+		r = socket_address(fd, &chosen);
+		if (r < 0)
+			return r;
+		fd = close_fd(fd);
+		r = listen_open_first(&chosen, o, filter);
+	}
+	return r;
+}
+
 int listen_open_first(
 	const struct address *a, const struct listen_options *o, const struct sock_fprog *filter)
 {
-	_cleanup_close_ int fd = open_inet(a, o);
+	_cleanup_close_ int fd = -1;
 	int r;
 
+	if (!address_is_unix(a) && address_port(a) == 0)
+		return open_first_anywhere(a, o, filter);
+	fd = open_inet(a, o);
 	if (fd < 0)
 		return fd;
 

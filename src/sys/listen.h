@@ -23,8 +23,8 @@ struct listen_options {
 /* The first socket of an own TCP or UDP listener: bound WITHOUT SO_REUSEPORT, so that a stranger on
  * the port gives -EADDRINUSE instead of a silent share; then SO_REUSEPORT is set. The program, when
  * filter is given, governs it from its first connection or datagram on. TCP is not listening yet:
- * call listen_start(). UDP is live, and has its place in the array, when it is bound. Returns the
- * fd or -errno. */
+ * call listen_start(). UDP is live, and has its place in the array, when it is bound. Port 0:
+ * the kernel chooses one, see socket_address(). Returns the fd or -errno. */
 int listen_open_first(
 	const struct address *a, const struct listen_options *o, const struct sock_fprog *filter);
 /* A further member of that group: SO_REUSEPORT before bind. TCP is not listening yet; UDP takes the
