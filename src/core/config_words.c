@@ -96,6 +96,7 @@ static const struct {
 	{"IO",     SIGIO    },
 	{"KILL",	 SIGKILL	},
 	{"PIPE",	 SIGPIPE	},
+	{"POLL",	 SIGPOLL	},
 	{"PROF",	 SIGPROF	},
 	{"PWR",	SIGPWR   },
 	{"QUIT",	 SIGQUIT	},

@@ -81,10 +81,6 @@ static void check_ready_keys(
 
 		if (!value || (ready->by_set && (ready_key_kinds[i].kinds & (1U << ready->by))))
 			continue;
-		/* `ready: {delay: 5s}` where nothing can be probed: the delay is the default kind.
-		 */
-		if (!ready->by_set && streq(ready_key_kinds[i].key, "delay"))
-			continue;
 		error_at(r, value, "ready: \"%s\" needs %s", ready_key_kinds[i].key,
 			ready_key_kinds[i].needs);
 	}
