@@ -47,8 +47,10 @@ static void print_no_such_service(struct words *w)
 
 	if (!names)
 		return;
-	json_array_foreach(known, i, name) if (json_is_string(name)) names[n++] =
-		json_string_value(name);
+	json_array_foreach (known, i, name) {
+		if (json_is_string(name))
+			names[n++] = json_string_value(name);
+	}
 	near = nearest_word(service, names);
 	if (near)
 		output_error(w->o, "there is no service '%s'; did you mean '%s'?", safe(w, service),
@@ -88,8 +90,7 @@ static void print_invalid(struct words *w)
 	const json_t *problems = json_object_get(w->parameters, "problems"), *problem;
 	size_t i;
 
-	json_array_foreach(problems, i, problem)
-	{
+	json_array_foreach (problems, i, problem) {
 		_cleanup_free_ char *file =
 			text_safe(field_text_or(problem, "file", "?"), w->o->utf8);
 		_cleanup_free_ char *message =

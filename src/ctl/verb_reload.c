@@ -31,8 +31,7 @@ static char *describe(const struct output *o, const json_t *change, bool done)
 		if (streq(actions[i].action, action))
 			words = done ? actions[i].done : actions[i].planned;
 	line = xasprintf("%s: %s", field_text_or(change, "service", "?"), words);
-	json_array_foreach(reasons, i, reason)
-	{
+	json_array_foreach (reasons, i, reason) {
 		char *longer =
 			line ? xasprintf("%s%s%s", line, between,
 				       json_is_string(reason) ? json_string_value(reason) : "?")
@@ -57,8 +56,7 @@ static void print_changes(struct context *context, json_t *reply)
 	json_t *change;
 	size_t i;
 
-	json_array_foreach(changes, i, change)
-	{
+	json_array_foreach (changes, i, change) {
 		_cleanup_free_ char *line = describe(&context->output, change, true);
 
 		if (line)
@@ -88,8 +86,7 @@ static void print_diff(struct output *o, json_t *reply, void *userdata)
 	(void)userdata;
 	if (o->quiet)
 		return;
-	json_array_foreach(changes, i, change)
-	{
+	json_array_foreach (changes, i, change) {
 		_cleanup_free_ char *line = describe(o, change, false);
 
 		if (!has_effect(change) || !line)
@@ -115,7 +112,8 @@ int verb_diff(struct context *context)
 		return r;
 	output_document(&context->output, reply, print_diff, NULL);
 	changes = json_object_get(reply, "changes");
-	json_array_foreach(changes, i,
-		change) if (context->options->exit_code && has_effect(change)) return EXIT_FAILED;
+	json_array_foreach (changes, i, change)
+		if (context->options->exit_code && has_effect(change))
+			return EXIT_FAILED;
 	return EXIT_DONE;
 }

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What `status` says of services, as text. The objects are the daemon's Service and Listener. */
+#pragma once
+
+#include "ctl/table.h"
+
+/* All of them, one line each, and below what needs attention. */
+void status_overview(struct output *o, const json_t *services, uint64_t now_usec);
+/* One of them, with its generations, workers and listeners. */
+void status_detail(struct output *o, const json_t *service, uint64_t now_usec);
+/* Lines about one service that need attention (rollout, pending, last failure ...); prefix stands
+ * before each. verbose: with the failed worker's last output. */
+void status_notes(struct output *o, const json_t *service, const char *prefix, bool verbose,
+	uint64_t now_usec);
+/* "7:75% 8:25%". The caller frees; NULL: out of memory. */
+char *status_traffic(const json_t *service);
+/* Workers of its serving generation (while it has none, of the newest) that are ready. */
+long long status_ready(const json_t *service);
+enum paint status_paint(const char *state);
+void status_listeners(
+	struct output *o, const json_t *listeners, bool with_service, unsigned indent);
