@@ -68,7 +68,6 @@ static bool golden_next(FILE *f, char **line, size_t *size, struct golden *ret)
 static char *lines_that_differ(const struct service_config *s, char *const *base, bool prefix)
 {
 	_cleanup_strv_ char **lines = config_dump_service(s, scratch_directory);
-	_cleanup_strv_ char **found = NULL;
 	char *all = strdup("");
 
 	for (size_t i = 0; lines[i]; i++) {
