@@ -582,7 +582,7 @@ void clients_stop(struct load *load)
 	if (load->stopping)
 		return;
 	/* What is due and waits for a free client was never tried. */
-	if (load->options.rate > 0)
+	if (load->options.rate > 0 && !load->free_list.first)
 		while (!all_started(load) && due_usec(load, load->n_started) < now_usec) {
 			load->n_started++;
 			load->report.n_not_started++;
