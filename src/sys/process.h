@@ -13,7 +13,8 @@ int process_parent(pid_t pid, pid_t *ret);
 int process_descendants(pid_t root, bool with_zombies, pid_t **ret, size_t *ret_n);
 /* Does its chain of parents lead to root? True for root itself. */
 bool process_is_descendant(pid_t pid, pid_t root);
-/* "nginx"; the caller frees. */
+/* "nginx"; the caller frees. This and the environment are still the old ones for a moment after
+ * spawn_process(). */
 int process_name(pid_t pid, char **ret);
 /* Does any of the n processes hold the socket with that inode? 1, 0, or -errno when none could be
  * looked into. */

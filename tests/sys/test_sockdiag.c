@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sys/sockdiag.h"
+
+#include "sys_test.h"
+
+#include <netinet/tcp.h>
+
+static int nl = -1;
+
+static void setup(void)
+{
+	nl = sockdiag_open();
+	ck_assert_int_ge(nl, 0);
+}
+
+static void teardown(void)
+{
+	nl = close_fd(nl);
+}
+
+static int listen_on(struct address *a, unsigned backlog)
+{
+	const struct listen_options o = OPTIONS;
+	int fd = listen_open_first(a, &o, NULL);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(listen_start(fd, backlog), 0);
+	*a = bound_address(fd);
+	return fd;
+}
+
+/* Where we listen, and where a client goes. */
+static const struct {
+	const char *listen, *connect;
+} families[] = {
+	{"127.0.0.1:0", "127.0.0.1:0"},
+	{"[::1]:0",	    "[::1]:0"    },
+	{"[::]:0",	   "[::1]:0"    },
+	{"[::]:0",	   "127.0.0.1:0"},
+};
+
+static int listen_and_aim(int i, struct address *ret_to)
+{
+	struct address a = address_of(families[i].listen);
+	int fd = listen_on(&a, 16);
+
+	*ret_to = address_of(families[i].connect);
+	/* At the same place in both. */
+	ret_to->in4.sin_port = htons((uint16_t)address_port(&a));
+	return fd;
+}
+
+START_TEST(from_queued_to_accepted)
+{
+	struct address to, from;
+	int fd = listen_and_aim(_i, &to), client = client_of(&to), accepted;
+	uint64_t inode = 1, expected;
+
+	ck_assert_int_ge(client, 0);
+	from = bound_address(client);
+	ck_assert_int_eq(sockdiag_connection(nl, &to, &from, &inode), SOCKDIAG_QUEUED);
+	ck_assert_uint_eq(inode, 0);
+	accepted = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+	ck_assert_int_ge(accepted, 0);
+	ck_assert_int_eq(socket_inode(accepted, &expected), 0);
+	ck_assert_int_eq(sockdiag_connection(nl, &to, &from, &inode), SOCKDIAG_ACCEPTED);
+	ck_assert_uint_eq(inode, expected);
+	/* The client's own end is another connection. */
+	ck_assert_int_eq(socket_inode(client, &expected), 0);
+	ck_assert_int_eq(sockdiag_connection(nl, &from, &to, &inode), SOCKDIAG_ACCEPTED);
+	ck_assert_uint_eq(inode, expected);
+
+	/* Accepted and closed is accepted. */
+	close(accepted);
+	ck_assert_int_eq(sockdiag_connection(nl, &to, &from, &inode), SOCKDIAG_ACCEPTED);
+	ck_assert_uint_eq(inode, 0);
+	close(client);
+	close(fd);
+}
+END_TEST
+
+START_TEST(closed_by_the_client)
+{
+	struct address to, from;
+	int fd = listen_and_aim(_i, &to), client = client_of(&to), accepted;
+	uint64_t inode;
+
+	from = bound_address(client);
+	ck_assert_int_eq(shutdown(client, SHUT_WR), 0);
+	ck_assert_int_eq(sockdiag_connection(nl, &to, &from, &inode), SOCKDIAG_QUEUED);
+	accepted = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+	ck_assert_int_eq(sockdiag_connection(nl, &to, &from, &inode), SOCKDIAG_ACCEPTED);
+	ck_assert_uint_ne(inode, 0);
+	close(accepted);
+	close(client);
+	close(fd);
+}
+END_TEST
+
+START_TEST(absent)
+{
+	const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+	struct address to, from;
+	int fd = listen_and_aim(_i, &to), client = client_of(&to), accepted;
+	uint64_t inode;
+
+	from = bound_address(client);
+	accepted = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+	(void)setsockopt(accepted, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	close(accepted);
+	close(client);
+	/* The look-up finds the listener, and nothing when that is gone too. */
+	ck_assert_int_eq(sockdiag_connection(nl, &to, &from, &inode), SOCKDIAG_ABSENT);
+	close(fd);
+	ck_assert_int_eq(sockdiag_connection(nl, &to, &from, &inode), SOCKDIAG_ABSENT);
+}
+END_TEST
+
+/* Until its client has said something, a deferred connection is established for that client alone.
+ */
+START_TEST(handshake)
+{
+	struct address to, from;
+	int fd = listen_and_aim(_i, &to), client;
+	const int seconds = 5;
+	uint64_t inode;
+
+	ck_assert_int_eq(
+		setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds)), 0);
+	client = client_of(&to);
+	from = bound_address(client);
+	ck_assert_int_eq(sockdiag_connection(nl, &to, &from, &inode), SOCKDIAG_HANDSHAKE);
+	ck_assert_uint_eq(inode, 0);
+	ck_assert_int_eq(write(client, "x", 1), 1);
+	ck_assert_int_eq(sockdiag_connection(nl, &to, &from, &inode), SOCKDIAG_QUEUED);
+	close(client);
+	close(fd);
+}
+END_TEST
+
+START_TEST(mapped_addresses)
+{
+	struct address to, from, mapped[2];
+	int fd = listen_and_aim(3, &to), client = client_of(&to);
+	uint64_t inode;
+
+	from = bound_address(client);
+	for (int i = 0; i < 2; i++) {
+		const struct address *a = i ? &from : &to;
+
+		mapped[i] = address_of("[::ffff:127.0.0.1]:0");
+		mapped[i].in6.sin6_port = a->in4.sin_port;
+	}
+	ck_assert_int_eq(sockdiag_connection(nl, &mapped[0], &mapped[1], &inode), SOCKDIAG_QUEUED);
+	ck_assert_int_eq(sockdiag_connection(nl, &mapped[0], &from, &inode), SOCKDIAG_QUEUED);
+	mapped[0] = address_of("[::1]:80");
+	ck_assert_int_eq(sockdiag_connection(nl, &mapped[0], &from, &inode), -EINVAL);
+	close(client);
+	close(fd);
+}
+END_TEST
+
+START_TEST(listeners_of_a_port)
+{
+	struct address a = address_of("127.0.0.1:0"), b;
+	struct sockdiag_listener *list = NULL;
+	int fds[2], client;
+	uint64_t inode;
+	size_t n = 0;
+
+	fds[0] = listen_on(&a, 7);
+	b = address_of("[::1]:0");
+	b.in6.sin6_port = a.in4.sin_port;
+	fds[1] = listen_on(&b, 9);
+	client = client_of(&b);
+	ck_assert_int_eq(sockdiag_listeners(nl, address_port(&a), &list, &n), 0);
+	ck_assert_uint_eq(n, 2);
+	ck_assert(address_equal(&list[0].address, &a));
+	ck_assert(address_equal(&list[1].address, &b));
+	for (size_t i = 0; i < 2; i++) {
+		ck_assert_int_eq(socket_inode(fds[i], &inode), 0);
+		ck_assert_uint_eq(list[i].inode, inode);
+		ck_assert_uint_eq(list[i].uid, geteuid());
+		ck_assert_uint_eq(list[i].queue, i);
+		ck_assert_uint_eq(list[i].queue_max, i ? 9 : 7);
+	}
+	free(list);
+
+	/* All ports: ours are among them. */
+	ck_assert_int_eq(sockdiag_listeners(nl, 0, &list, &n), 0);
+	ck_assert_uint_ge(n, 2);
+	free(list);
+	close(client);
+	close(fds[0]);
+	close(fds[1]);
+	ck_assert_int_eq(sockdiag_listeners(nl, address_port(&a), &list, &n), 0);
+	ck_assert_uint_eq(n, 0);
+	free(list);
+	ck_assert_int_eq(sockdiag_listeners(nl, 65536, &list, &n), -EINVAL);
+}
+END_TEST
+
+static int compare(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+START_TEST(connections_of_a_port)
+{
+	enum { N = 300, ACCEPTED = 200 };
+	struct address to;
+	int fd = listen_and_aim(_i, &to), clients[N], accepted[ACCEPTED];
+	uint64_t *inodes, expected[N] = {0};
+	bool truncated;
+	size_t n;
+
+	ck_assert_int_eq(listen_start(fd, N), 0);
+	for (int i = 0; i < N; i++) {
+		clients[i] = client_of(&to);
+		ck_assert_int_ge(clients[i], 0);
+	}
+	for (int i = 0; i < ACCEPTED; i++) {
+		accepted[i] = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+		ck_assert_int_eq(socket_inode(accepted[i], &expected[i]), 0);
+	}
+	ck_assert_int_eq(
+		sockdiag_connections(nl, address_port(&to), 10 * N, &inodes, &n, &truncated), 0);
+	ck_assert_uint_eq(n, N);
+	ck_assert(!truncated);
+	qsort(inodes, n, sizeof(*inodes), compare);
+	qsort(expected, n, sizeof(*expected), compare);
+	ck_assert_mem_eq(inodes, expected, sizeof(expected));
+	free(inodes);
+
+	/* What was accepted and closed is nobody's any more, half closed is. */
+	close(accepted[0]);
+	ck_assert_int_eq(shutdown(accepted[1], SHUT_WR), 0);
+	ck_assert_int_eq(
+		sockdiag_connections(nl, address_port(&to), N - 1, &inodes, &n, &truncated), 0);
+	ck_assert_uint_eq(n, N - 1);
+	ck_assert(!truncated);
+	free(inodes);
+	ck_assert_int_eq(
+		sockdiag_connections(nl, address_port(&to), 5, &inodes, &n, &truncated), 0);
+	ck_assert_uint_eq(n, 5);
+	ck_assert(truncated);
+	free(inodes);
+	/* Nothing of the long answer is left for the next question. */
+	ck_assert_int_eq(sockdiag_connections(nl, 1, 5, &inodes, &n, &truncated), 0);
+	ck_assert_uint_eq(n, 0);
+	free(inodes);
+	for (int i = 0; i < N; i++)
+		close(clients[i]);
+	for (int i = 1; i < ACCEPTED; i++)
+		close(accepted[i]);
+	close(fd);
+}
+END_TEST
+
+START_TEST(quick)
+{
+	enum { N = 5000 };
+	struct address to, from;
+	int fd = listen_and_aim(0, &to), client = client_of(&to);
+	uint64_t inode, start = now_usec();
+
+	from = bound_address(client);
+	for (int i = 0; i < N; i++)
+		ck_assert(sockdiag_connection(nl, &to, &from, &inode) == SOCKDIAG_QUEUED);
+	start = now_usec() - start;
+	printf("sockdiag_connection: %.2f us\n", (double)start / N);
+	ck_assert_uint_lt(start / N, 100);
+	close(client);
+	close(fd);
+}
+END_TEST
+
+int main(void)
+{
+	TCase *tcase = tcase_create("sockdiag");
+
+	tcase_add_checked_fixture(tcase, setup, teardown);
+	tcase_add_loop_test(tcase, from_queued_to_accepted, 0, ARRAY_SIZE(families));
+	tcase_add_loop_test(tcase, closed_by_the_client, 0, ARRAY_SIZE(families));
+	tcase_add_loop_test(tcase, absent, 0, ARRAY_SIZE(families));
+	tcase_add_loop_test(tcase, handshake, 0, ARRAY_SIZE(families));
+	tcase_add_test(tcase, mapped_addresses);
+	tcase_add_test(tcase, listeners_of_a_port);
+	tcase_add_loop_test(tcase, connections_of_a_port, 0, ARRAY_SIZE(families));
+	tcase_add_test(tcase, quick);
+	return run_case("sockdiag", tcase);
+}
