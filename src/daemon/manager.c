@@ -11,6 +11,7 @@
 
 #include "daemon/log.h"
 #include "daemon/output.h"
+#include "daemon/ready.h"
 #include "daemon/worker_process.h"
 #include "sys/listen.h"
 #include "sys/process.h"
@@ -106,13 +107,18 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si,
 	return 0;
 }
 
+/* Somebody else reaps it: a worker, or the command of a check. */
 static bool is_worker(const struct manager *m, pid_t pid)
 {
 	for (size_t i = 0; i < m->n_services; i++)
 		for (size_t k = 0; k < m->services[i]->n_generations; k++) {
 			const struct manager_generation *g = m->services[i]->generations[k];
 			for (unsigned n = 0; n < g->n_workers; n++)
-				if (g->workers[n] && g->workers[n]->pid == pid)
+				if (g->workers[n] &&
+					(g->workers[n]->pid == pid ||
+						(g->workers[n]->ready &&
+							ready_watch_command(g->workers[n]->ready) ==
+								pid)))
 					return true;
 		}
 	return false;

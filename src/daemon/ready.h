@@ -14,6 +14,8 @@ int ready_watch_new(
 	struct worker_process *p, const struct manager_generation *g, struct ready_watch **ret);
 /* End it: closes probes, drops their rules, kills a running check command. Returns NULL. */
 struct ready_watch *ready_watch_free(struct ready_watch *w);
+/* The process of a running check command, or 0: it is a child that is no worker. */
+pid_t ready_watch_command(const struct ready_watch *w);
 /* READY=1 came. */
 void ready_watch_notified(struct ready_watch *w);
 /* Why it is not ready yet, for the message when it never becomes: "it accepted no connection; web

@@ -277,9 +277,12 @@ int worker_process_spawn(
 	_cleanup_close_ int output_fd = -1;
 	struct spawn_fd fds[SPAWN_FDS_MAX];
 	struct spawn_result result;
+	enum output_kind output = c->output;
 	size_t n_fds = 0;
 	int r;
 
+	if (!c->output_set)
+		output = log_is_journal() ? OUTPUT_JOURNAL : OUTPUT_TEE;
 	forget_process(p);
 	p->output = output_free(p->output);
 	p->exit_code = 0;
@@ -290,11 +293,11 @@ int worker_process_spawn(
 	r = descriptors_of(p, g, fds, &n_fds, ret_error);
 	if (r < 0)
 		return r;
-	if (c->output == OUTPUT_INHERIT) {
+	if (output == OUTPUT_INHERIT) {
 		fds[n_fds++] = (struct spawn_fd){STDOUT_FILENO, STDOUT_FILENO};
 		fds[n_fds++] = (struct spawn_fd){STDERR_FILENO, STDERR_FILENO};
 	} else {
-		r = output_new(p->service->manager->outputs, c->output, c->output_file,
+		r = output_new(p->service->manager->outputs, output, c->output_file,
 			p->service->name, p->generation, p->index, &p->output, &output_fd,
 			ret_error);
 		if (r < 0)
