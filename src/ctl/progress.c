@@ -200,15 +200,19 @@ static void print_message(struct progress *p, const struct progress_row *row, co
 {
 	_cleanup_json_ json_t *record = json_object();
 	_cleanup_free_ char *service = text_safe(row->service, p->output->utf8), *line = NULL;
+	const char *rest;
+	bool named;
 
 	if (!record || !service)
 		return;
 	if (row->service)
 		json_object_set_new(record, "service", json_string(row->service));
 	json_object_update_missing(record, (json_t *)(uintptr_t)value);
-	/* A message that names its service needs no second name. */
-	line = xasprintf("%s%s%s", startswith(row->message, service) ? "" : service,
-		startswith(row->message, service) ? "" : ": ", row->message);
+	/* A message that begins with its service needs no second name. */
+	rest = startswith(row->message, service);
+	named = rest && (*rest == ':' || *rest == ' ');
+	line = xasprintf(
+		"%s%s%s", named ? "" : service, named || !row->service ? "" : ": ", row->message);
 	if (line)
 		output_record(p->output, record, line);
 }
