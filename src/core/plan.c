@@ -254,7 +254,8 @@ int plan_snapshot_differs(
 
 static bool ready_equal(const struct ready_config *a, const struct ready_config *b)
 {
-	return a->by_set == b->by_set && (!a->by_set || a->by == b->by) && a->accept == b->accept &&
+	/* A default follows from the listeners, and their difference is told as theirs. */
+	return (a->by == b->by || (!a->by_set && !b->by_set)) && a->accept == b->accept &&
 	       a->timeout_usec == b->timeout_usec && a->delay_usec == b->delay_usec &&
 	       streq_null(a->path, b->path) && a->status == b->status &&
 	       strv_equal(a->command, b->command) && a->interval_usec == b->interval_usec;
@@ -272,10 +273,10 @@ static bool steps_equal(const struct upgrade_config *a, const struct upgrade_con
 
 static bool upgrade_equal(const struct upgrade_config *a, const struct upgrade_config *b)
 {
-	return a->strategy_set == b->strategy_set &&
-	       (!a->strategy_set || a->strategy == b->strategy) && a->surge == b->surge &&
-	       steps_equal(a, b) && a->soak_usec == b->soak_usec && a->overlap == b->overlap &&
-	       a->keep_warm_usec == b->keep_warm_usec &&
+	/* A default follows from the number of workers. */
+	return (a->strategy == b->strategy || (!a->strategy_set && !b->strategy_set)) &&
+	       a->surge == b->surge && steps_equal(a, b) && a->soak_usec == b->soak_usec &&
+	       a->overlap == b->overlap && a->keep_warm_usec == b->keep_warm_usec &&
 	       streq_null(a->preview_from, b->preview_from);
 }
 
