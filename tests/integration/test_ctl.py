@@ -87,10 +87,10 @@ class Terminal:
         self.output += data
         return bool(data)
 
-    def wait_for(self, text):
+    def wait_for(self, pattern):
         deadline = time.monotonic() + 20
-        while text not in self.output.decode():
-            assert time.monotonic() < deadline and self.read(), (text, self.output)
+        while not re.search(pattern, self.output.decode()):
+            assert time.monotonic() < deadline and self.read(), (pattern, self.output)
 
     def end(self):
         while self.read():
@@ -565,8 +565,7 @@ def test_live_display(fake):
     go = threading.Event()
     fake.answers["Upgrade"] = lambda p: [STEPS[0], STEPS[1], go, STEPS[2]]
     terminal = Terminal(fake, "upgrade", "web", "api", columns=130)
-    while not re.search(r"soaking .* (0\.[5-9]|[1-9]\.\d)s", terminal.output.decode()):
-        assert terminal.read()  # drawn again with time
+    terminal.wait_for(r"soaking.* (0\.[5-9]|[1-9]\.\d)s")  # drawn again with time
     go.set()
     code, out = terminal.end()
     assert code == 0 and "\x1b[2A" in out and "\x1b[32m" in out
