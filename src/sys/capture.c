@@ -2,8 +2,10 @@
 #include "sys/capture.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "base/utf8.h"
 
@@ -15,13 +17,17 @@ static void descriptor_path(int fd, char path[static PATH_SIZE])
 }
 
 /* A file there, if its storage can be given back in parts. */
-static int open_in(const char *directory)
+static int open_in(const char *directory, bool in_memory)
 {
 	_cleanup_close_ int fd = -1;
+	struct statfs fs;
 
 	fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC | O_NOCTTY, 0600);
 	if (fd < 0)
 		return -errno;
+	if (in_memory &&
+		(fstatfs(fd, &fs) < 0 || (fs.f_type != TMPFS_MAGIC && fs.f_type != RAMFS_MAGIC)))
+		return -EMEDIUMTYPE;
 	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, CAPTURE_PUNCH_STEP) < 0)
 		return -errno;
 	if (fchmod(fd, 0622) < 0)
@@ -33,12 +39,16 @@ static int open_file(void)
 {
 	const char *const directories[] = {
 		secure_getenv("XDG_RUNTIME_DIR"), "/run", "/dev/shm", "/tmp"};
+	const size_t n = ARRAY_SIZE(directories);
 	int r = -ENOENT;
 
-	for (size_t i = 0; i < ARRAY_SIZE(directories); i++) {
-		if (!directories[i] || directories[i][0] != '/')
+	/* First only where it costs no writing to a disk. */
+	for (size_t i = 0; i < 2 * n; i++) {
+		const char *directory = directories[i % n];
+
+		if (!directory || directory[0] != '/')
 			continue;
-		r = open_in(directories[i]);
+		r = open_in(directory, i < n);
 		/* Without descriptors it will not be better elsewhere. */
 		if (r >= 0 || r == -EMFILE || r == -ENFILE)
 			return r;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Output of workers without a pipe: a pipe blocks its writer when it is full and kills it when its
  * reader is gone. Instead the worker appends to an unlinked file (O_TMPFILE; in $XDG_RUNTIME_DIR,
- * /run, /dev/shm or /tmp, the first that works: the first three are memory); we watch it with
+ * /run, /dev/shm or /tmp: the first that is in memory, else the first that works); we watch it with
  * inotify through /proc/self/fd/N, read with pread and give back what was read by
  * fallocate(PUNCH_HOLE) in steps of 1 MiB. Punching raises IN_MODIFY itself, so an event without
  * new bytes is no news. The file's size only ever grows, its storage does not.

@@ -113,7 +113,7 @@ START_TEST(orphans_come_to_us)
 }
 END_TEST
 
-/* A child is ours again before the kernel has renamed it. */
+/* Just after its exec a child may still have our name. */
 static char *settled_name(pid_t pid)
 {
 	for (uint64_t end = now_usec() + 3000000;;) {
