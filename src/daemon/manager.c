@@ -2,6 +2,7 @@
 /* The life of the daemon: what it sets up, its signals, its end. */
 #include "daemon/manager.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -12,6 +13,7 @@
 #include "daemon/log.h"
 #include "daemon/output.h"
 #include "daemon/ready.h"
+#include "daemon/strays.h"
 #include "daemon/worker_process.h"
 #include "sys/listen.h"
 #include "sys/process.h"
@@ -107,8 +109,7 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si,
 	return 0;
 }
 
-/* Somebody else reaps it: a worker, or the command of a check. */
-static bool is_worker(const struct manager *m, pid_t pid)
+bool manager_is_worker(const struct manager *m, pid_t pid)
 {
 	for (size_t i = 0; i < m->n_services; i++)
 		for (size_t k = 0; k < m->services[i]->n_generations; k++) {
@@ -135,7 +136,7 @@ static int on_child(sd_event_source *source, const struct signalfd_siginfo *si, 
 	for (;;) {
 		siginfo_t info = {0};
 		if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid == 0 ||
-			is_worker(m, info.si_pid))
+			manager_is_worker(m, info.si_pid))
 			return 0;
 		if (waitid(P_PID, (id_t)info.si_pid, &info, WEXITED | WNOHANG) < 0)
 			return 0;
@@ -180,8 +181,10 @@ static int on_tidy(sd_event_source *source, void *userdata)
 		memmove(&m->services[i], &m->services[i + 1], (m->n_services - i - 1) * sizeof(s));
 		m->n_services--;
 	}
-	if (m->stopping && all_gone)
+	if (m->stopping && all_gone) {
+		(void)strays_kill(m, NULL, 0);
 		return sd_event_exit(m->event, m->exit_status);
+	}
 	return 0;
 }
 
@@ -412,6 +415,8 @@ int manager_run(struct manager *m)
 	 * staying. */
 	if (wanted > 0 && failed == wanted)
 		return EXIT_FAILURE;
+	/* Reading the configuration took memory that is not needed again. */
+	(void)malloc_trim(0);
 	(void)sd_notifyf(0, "READY=1\nSTATUS=%zu services", m->n_services);
 	r = sd_event_loop(m->event);
 	if (r < 0) {

@@ -43,17 +43,7 @@ struct manager_generation {
 	uint64_t started_usec, serving_usec; /* CLOCK_REALTIME */
 };
 
-/* Everything somebody may have to wait for: progress of one rollout (or stop, scale), told to a
- * control call. */
-struct follower {
-	struct control_call *call;
-	struct manager_service *service;
-	unsigned rollout; /* its id */
-	bool wait_drain;
-	enum { FOLLOW_ROLLOUT, FOLLOW_STOP, FOLLOW_SCALE } what;
-	unsigned wanted; /* FOLLOW_SCALE: workers */
-	struct follower *next;
-};
+struct follower; /* a control call that waits for something of a service: follow.h */
 
 struct history_entry {
 	unsigned generation;
@@ -157,6 +147,8 @@ void manager_stop(struct manager *m);
  * are gone. Later, from the loop: the caller may be one of them. */
 void manager_check_stopped(struct manager *m);
 struct manager_service *manager_find(const struct manager *m, const char *name);
+/* Somebody else reaps it: a worker, or the command of a check. */
+bool manager_is_worker(const struct manager *m, pid_t pid);
 uint64_t manager_now(struct manager *m); /* CLOCK_MONOTONIC of this iteration */
 uint64_t realtime_now(void);
 unsigned manager_n_cpus(void); /* affinity and cgroup quota */
@@ -239,9 +231,6 @@ void manager_service_note_trouble(struct manager_service *s, const struct worker
 void failure_done(struct failure *f);
 
 /* follow.c: control calls that wait */
-int follower_add(struct manager_service *s, struct control_call *call, struct follower *options);
-void followers_progress(struct manager_service *s, const char *message);
-void followers_rollout_ended(struct manager_service *s, unsigned rollout, enum reason reason);
 /* After every event: those that wait for drain, stop or scale. */
 void followers_check(struct manager_service *s);
 void followers_free(struct manager_service *s);

@@ -5,6 +5,7 @@
 #include "daemon/manager.h"
 #include "daemon/output.h"
 #include "daemon/ready.h"
+#include "daemon/strays.h"
 #include "daemon/worker_process.h"
 #include "sys/process.h"
 #include "sys/sockdiag.h"
@@ -131,7 +132,8 @@ static void apply_signal(struct manager_service *s, const struct effect *e, int 
 static void apply_prepare_lane(struct manager_service *s, const struct effect *e)
 {
 	const struct generation *core = service_generation(&s->core, e->generation);
-	bool growing = core && generation_has_process(core);
+	/* What has a share may have connections in every queue: only idle lanes are cut to size. */
+	bool shrink = core && !generation_has_process(core) && core->weight == 0;
 
 	if (!core)
 		return;
@@ -143,7 +145,7 @@ static void apply_prepare_lane(struct manager_service *s, const struct effect *e
 		if (!l || l->kind != LISTENER_GROUP || !(core->listeners & (UINT64_C(1) << id)))
 			continue;
 		r = listener_prepare_lane(l, e->value,
-			listener_is_per_worker(l) ? core->n_workers : 1, !growing, &error);
+			listener_is_per_worker(l) ? core->n_workers : 1, shrink, &error);
 		if (r >= 0)
 			continue;
 		manager_report(s->manager, s, e->generation, NO_WORKER, LOG_ERR, "lane-failed",
@@ -217,6 +219,23 @@ static void apply_count_connections(struct manager_service *s, const struct effe
 				       .generation = e->generation,
 				       .worker = e->worker,
 				       .value = n});
+}
+
+/* Its workers are gone. What they left behind elsewhere may still hold the lane's sockets: then
+ * these are not used again. */
+static void apply_release_lane(struct manager_service *s, const struct effect *e)
+{
+	unsigned n = strays_kill(s->manager, s->name, e->generation);
+
+	if (n == 0)
+		return;
+	manager_report(s->manager, s, e->generation, NO_WORKER, LOG_WARNING, "strays-killed",
+		"%s: generation %u left %u processes behind, killed; its sockets are replaced "
+		"before they are used again",
+		s->name, e->generation, n);
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
+		if (s->listeners[id])
+			listener_taint_lane(s->listeners[id], e->value);
 }
 
 static void apply_swap_lanes(struct manager_service *s, const struct effect *e)
@@ -333,6 +352,7 @@ static void apply(struct manager_service *s, const struct effect *e, bool *ret_s
 		apply_count_connections(s, e);
 		break;
 	case EFFECT_RELEASE_LANE:
+		apply_release_lane(s, e);
 		break;
 	case EFFECT_SWAP_LANES:
 		apply_swap_lanes(s, e);

@@ -324,7 +324,9 @@ static int upgrade_from(struct manager_service *s, const struct service_config *
 	apply_options(&spec, o);
 	r = submit(s, &spec, snapshot, o->requested_by);
 	if (r == 0) {
-		adopt_config(s, TAKE_PTR(copy));
+		/* The same workers anew say nothing about what the service shall be. */
+		if (!o->restart)
+			adopt_config(s, TAKE_PTR(copy));
 	} else if (r == SERVICE_E_ROLLOUT_IN_PROGRESS && spec.policy.overlap == OVERLAP_QUEUE) {
 		queue_upgrade(s, TAKE_PTR(copy), snapshot, &spec, o->requested_by);
 		manager_report(s->manager, s, 0, NO_WORKER, LOG_INFO, "upgrade-queued",

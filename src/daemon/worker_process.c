@@ -2,6 +2,7 @@
 #include "daemon/worker_process.h"
 
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "daemon/log.h"
@@ -45,7 +46,7 @@ static void forget_process(struct worker_process *p)
 	p->watchdog_source = source_drop(p->watchdog_source);
 	p->notify_fd = close_fd(p->notify_fd);
 	p->pidfd = close_fd(p->pidfd);
-	p->pid = p->main_pid = 0;
+	p->pid = p->main_pid = p->pgid = 0;
 	p->said_ready = false;
 	free(p->notify_address);
 	p->notify_address = NULL;
@@ -77,7 +78,7 @@ void worker_process_signal(struct worker_process *p, int signal, bool group)
 	/* The group is named by its leader, who is not reaped before on_exit() has run: it cannot
 	 * be a stranger's. */
 	if (group)
-		(void)spawn_signal_group(p->pid, signal);
+		(void)spawn_signal_group(p->pgid, signal);
 	else if (p->main_pid != p->pid)
 		(void)kill(p->main_pid, signal);
 	else
@@ -94,7 +95,7 @@ void worker_process_kill(struct worker_process *p)
 	/* Those that left the group by setsid() are found by their parents; look before the parents
 	 * die. */
 	(void)worker_process_tree(p, &pids, &n);
-	(void)spawn_signal_group(p->pid, SIGKILL);
+	(void)spawn_signal_group(p->pgid, SIGKILL);
 	(void)spawn_signal(p->pidfd, SIGKILL);
 	for (size_t i = 0; i < n; i++)
 		(void)kill(pids[i], SIGKILL);
@@ -108,6 +109,36 @@ char *worker_process_describe_exit(const struct worker_process *p)
 		return xasprintf("exit status %d", p->exit_status);
 	return xasprintf("signal %d (%s)%s", p->exit_status, strsignal(p->exit_status),
 		p->exit_code == CLD_DUMPED ? ", core dumped" : "");
+}
+
+static int on_exit_event(sd_event_source *source, const siginfo_t *si, void *userdata);
+
+static int watch_exit(struct worker_process *p)
+{
+	int r = sd_event_add_child_pidfd(
+		p->service->manager->event, &p->exit_source, p->pidfd, WEXITED, on_exit_event, p);
+
+	return r < 0 ? r : sd_event_source_set_priority(p->exit_source, PRIORITY_CHILD);
+}
+
+/* The program went to the background and said where (MAINPID=): its main process is our child now,
+ * because we are the subreaper of what our workers leave. False: that one is gone too. */
+static bool adopt_main(struct worker_process *p)
+{
+	int fd = (int)syscall(SYS_pidfd_open, p->main_pid, 0);
+
+	if (fd < 0)
+		return false;
+	p->exit_source = source_drop(p->exit_source);
+	close_fd(p->pidfd);
+	p->pidfd = fd;
+	p->pid = p->main_pid;
+	p->pgid = getpgid(p->pid);
+	if (p->pgid > 0 && watch_exit(p) >= 0)
+		return true;
+	/* It ended meanwhile. */
+	p->pgid = p->pid;
+	return false;
 }
 
 /* The leader has ended but is not reaped (sd-event does that when we return): its pid, and so its
@@ -124,12 +155,16 @@ static int on_exit_event(sd_event_source *source, const siginfo_t *si, void *use
 	};
 
 	(void)source;
+	if (p->main_pid != p->pid && adopt_main(p))
+		return 0;
 	/* What it said last is still in its notify socket, and what it wrote in its output. */
 	if (p->notify_fd >= 0)
 		(void)worker_notify_dispatch(NULL, p->notify_fd, 0, p);
 	if (p->output)
 		output_catch_up(p->output);
-	worker_process_kill(p);
+	/* Of its descendants only its group can still be told from others: the rest are our own
+	 * children by now. */
+	(void)spawn_signal_group(p->pgid, SIGKILL);
 	p->exit_code = si->si_code;
 	p->exit_status = si->si_status;
 	p->exit_source = source_drop(p->exit_source);
@@ -240,10 +275,7 @@ static int watch_process(struct worker_process *p, uint64_t watchdog_usec)
 	struct manager *m = p->service->manager;
 	int r;
 
-	r = sd_event_add_child_pidfd(
-		m->event, &p->exit_source, p->pidfd, WEXITED, on_exit_event, p);
-	if (r >= 0)
-		r = sd_event_source_set_priority(p->exit_source, PRIORITY_CHILD);
+	r = watch_exit(p);
 	if (r < 0)
 		return r;
 	p->watchdog_usec = watchdog_usec;
@@ -332,7 +364,7 @@ int worker_process_spawn(
 		&result);
 	if (r < 0)
 		return spawn_error(p, snap, &result, r, ret_error);
-	p->pid = p->main_pid = result.pid;
+	p->pid = p->main_pid = p->pgid = result.pid;
 	p->pidfd = result.pidfd;
 	p->spawned_usec = manager_now(p->service->manager);
 	r = watch_process(p, c->watchdog_usec);

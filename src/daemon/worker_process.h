@@ -17,6 +17,7 @@ struct worker_process {
 	unsigned generation, index;
 	pid_t pid; /* 0: no process */
 	int pidfd;
+	pid_t pgid;	/* its process group */
 	pid_t main_pid; /* by MAINPID=; else pid */
 	sd_event_source *exit_source;
 	int notify_fd;
@@ -29,6 +30,7 @@ struct worker_process {
 	sd_event_source *watchdog_source;
 	uint64_t watchdog_usec;	    /* 0: off */
 	uint64_t spawned_usec;	    /* CLOCK_MONOTONIC */
+	uint64_t ready_told_usec;   /* the process spawned then was reported ready */
 	int exit_code, exit_status; /* of the last process: CLD_* and status, as siginfo_t;
 				       exit_code 0: none yet */
 	unsigned restarts;

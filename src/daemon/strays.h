@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Processes that workers leave behind: those that left their group (setsid, double fork) become our
+ * children, because we are their subreaper. prctl(2). */
+#pragma once
+
+#include "daemon/manager.h"
+
+/* Kill the descendants of ours that belong to no live worker and whose environment names that
+ * service and generation (service NULL: all that belong to no live worker). Those that changed
+ * their environment's memory are not found until the end: best effort. Returns how many were
+ * killed. */
+unsigned strays_kill(struct manager *m, const char *service, unsigned generation);
