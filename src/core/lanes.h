@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The model of one listener's SO_REUSEPORT array. The kernel offers no way to ask for it, so we repeat what it does: a socket
- * that begins to listen goes to the end; when one leaves, the last moves into its place. Sockets are named by lane (which
- * generation's) and slot (which worker's; 0 alone when shared). */
+/* The model of one listener's SO_REUSEPORT array. The kernel offers no way to ask for it, so we
+ * repeat what it does: a socket that begins to listen goes to the end; when one leaves, the last
+ * moves into its place. Sockets are named by lane (which generation's) and slot (which worker's; 0
+ * alone when shared). */
 #pragma once
 
 #include "base/util.h"
@@ -18,7 +19,8 @@ struct lanes {
 };
 
 void lanes_done(struct lanes *l); /* does not close fds */
-/* A socket that has begun to listen: its index, or -ENOMEM, -EEXIST (that lane and slot are there). */
+/* A socket that has begun to listen: its index, or -ENOMEM, -EEXIST (that lane and slot are there).
+ */
 int lanes_append(struct lanes *l, unsigned lane, unsigned slot, int fd);
 /* A socket that has left: *ret_fd (may be NULL) is its fd. 0 or -ENOENT. */
 int lanes_remove(struct lanes *l, unsigned lane, unsigned slot, int *ret_fd);
@@ -30,5 +32,7 @@ struct lane_socket *lanes_find(const struct lanes *l, unsigned lane, unsigned sl
 int lanes_index(const struct lanes *l, unsigned lane, unsigned slot);
 /* How many slots the lane has (its highest slot + 1). */
 unsigned lanes_slots(const struct lanes *l, unsigned lane);
-/* Indices of the lane's sockets whose slot is set in active (n_active entries; NULL: all), into ret (room for l->n). Returns how many. */
-size_t lanes_indices(const struct lanes *l, unsigned lane, const bool *active, size_t n_active, uint32_t *ret);
+/* Indices of the lane's sockets whose slot is set in active (n_active entries; NULL: all), into ret
+ * (room for l->n). Returns how many. */
+size_t lanes_indices(
+	const struct lanes *l, unsigned lane, const bool *active, size_t n_active, uint32_t *ret);

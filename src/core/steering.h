@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which socket of a SO_REUSEPORT group a new connection goes to: shares -> a classic BPF program.
- * bpf(4)-style sock_filter, attached by SO_ATTACH_REUSEPORT_CBPF (socket(7)). The program runs with the
- * packet's data at the transport payload; the network header is at SKF_NET_OFF.
+ * bpf(4)-style sock_filter, attached by SO_ATTACH_REUSEPORT_CBPF (socket(7)). The program runs with
+ * the packet's data at the transport payload; the network header is at SKF_NET_OFF.
  *
- * Two draws: SKF_AD_RANDOM % 10000 chooses the lane by weight, a second one the socket in the lane; so weights are exact
- * and sockets of a lane get equal parts. Indices of a lane may be any set; runs of neighbours are one range in the program.
- * Before that, source rules: probes and previews go to the lane they name whatever its weight. */
+ * Two draws: SKF_AD_RANDOM % 10000 chooses the lane by weight, a second one the socket in the lane;
+ * so weights are exact and sockets of a lane get equal parts. Indices of a lane may be any set;
+ * runs of neighbours are one range in the program. Before that, source rules: probes and previews
+ * go to the lane they name whatever its weight. */
 #pragma once
 
 #include <linux/filter.h>
@@ -13,23 +14,24 @@
 #include "base/util.h"
 
 enum {
-	/* BPF_MAXINSNS. Where net.core.optmem_max is 20480, as before Linux 6.7, attaching more than
-	 * about 2500 fails with ENOMEM: two lanes of 400 sockets each that alternate. */
+	/* BPF_MAXINSNS. Where net.core.optmem_max is 20480, as before Linux 6.7, attaching more
+	 * than about 2500 fails with ENOMEM: two lanes of 400 sockets each that alternate. */
 	STEERING_INSTRUCTIONS_MAX = 4096,
 	STEERING_LANES_MAX = 16,
 	STEERING_RULES_MAX = 64,
 };
 
 struct steering_lane {
-	unsigned weight;         /* 0..10000; over all lanes exactly 10000 */
+	unsigned weight;	 /* 0..10000; over all lanes exactly 10000 */
 	const uint32_t *indices; /* of the group's array; borrowed; any order, distinct */
-	size_t n_indices;        /* at least 1 where weight > 0 */
+	size_t n_indices;	 /* at least 1 where weight > 0 */
 };
 
 struct steering_rule {
-	int family;              /* AF_INET or AF_INET6: of the packet */
-	uint8_t source[16];      /* 4 or 16 bytes used */
-	uint16_t source_port;    /* host order; 0: any. A packet with IPv4 options or IPv6 extension headers never matches a port. */
+	int family;		 /* AF_INET or AF_INET6: of the packet */
+	uint8_t source[16];	 /* 4 or 16 bytes used */
+	uint16_t source_port;	 /* host order; 0: any. A packet with IPv4 options or IPv6 extension
+				    headers never matches a port. */
 	const uint32_t *indices; /* at least 1; borrowed; evenly spread when more */
 	size_t n_indices;
 };
@@ -42,6 +44,6 @@ struct steering {
 };
 
 /* The program. Every path ends in an index that was given. ret: room for STEERING_INSTRUCTIONS_MAX.
- * 0; -EINVAL: weights do not sum to 10000, a weighted lane or a rule without sockets or with one twice, too
- * many lanes or rules; -E2BIG: too long (the caller then drops rules first); -ENOMEM. */
+ * 0; -EINVAL: weights do not sum to 10000, a weighted lane or a rule without sockets or with one
+ * twice, too many lanes or rules; -E2BIG: too long (the caller then drops rules first); -ENOMEM. */
 int steering_compile(const struct steering *s, struct sock_filter *ret, size_t *ret_n);

@@ -616,5 +616,7 @@ int main(void)
 		first_rule_wins, options_never_match_a_port, families_stay_apart, random_programs,
 		what_is_refused, limits_of_length, long_jumps};
 
+	/* Millions of draws, perhaps beside a sanitizer. */
+	(void)setenv("CK_DEFAULT_TIMEOUT", "60", 0);
 	return run_tests("steering", tests, ARRAY_SIZE(tests));
 }
