@@ -34,7 +34,7 @@ void effects_add(struct effects *e, struct effect effect)
 	/* service_step() reserves more than any step can add; running out is a programmer's error.
 	 */
 	if (effects_reserve(e, 1) < 0) {
-		assert(!"effects were not reserved");
+		assert(false && "effects were not reserved");
 		return;
 	}
 	e->list[e->n++] = effect;

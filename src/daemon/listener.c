@@ -27,6 +27,7 @@ char *listener_address(const struct listener *l)
 static void options_of(const struct listener_config *c, struct listen_options *ret)
 {
 	*ret = (struct listen_options){
+		.blocking = true,
 		.backlog = c->backlog,
 		.v6only = c->v6only,
 		.nodelay = c->nodelay,

@@ -33,7 +33,8 @@ static struct lane_socket *socket_of(const struct listener *l, int fd)
 /* A Unix socket that was shut down stays dead: a new one takes its path. */
 static int replace_unix(struct listener *l)
 {
-	struct listen_options o = {.backlog = l->config.backlog,
+	struct listen_options o = {.blocking = true,
+		.backlog = l->config.backlog,
 		.mode = l->config.mode,
 		.mode_set = l->config.mode_set,
 		.owner = (uid_t)-1,

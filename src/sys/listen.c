@@ -41,7 +41,8 @@ static int open_inet(const struct address *a, const struct listen_options *o)
 
 	if (address_is_unix(a))
 		return -EINVAL;
-	fd = socket(address_family(a), address_socket_type(a) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	fd = socket(address_family(a),
+		address_socket_type(a) | SOCK_CLOEXEC | (o->blocking ? 0 : SOCK_NONBLOCK), 0);
 	if (fd < 0)
 		return -errno;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Listening sockets: made, joined into SO_REUSEPORT groups, watched, given up. socket(7), tcp(7),
- * ip(7), ipv6(7), unix(7). All descriptors are CLOEXEC and non-blocking; nothing here changes the
- * status flags of a socket that workers hold. */
+ * ip(7), ipv6(7), unix(7). All descriptors are CLOEXEC, and non-blocking unless asked; nothing here
+ * changes the status flags of a socket that workers hold. */
 #pragma once
 
 #include <linux/filter.h>
@@ -9,6 +9,9 @@
 #include "base/address.h"
 
 struct listen_options {
+	/* As workers expect it from a socket they are given: O_NONBLOCK is not set, like systemd's
+	 * NonBlocking=no and every pre-forking server. Whoever wants the other sets it itself. */
+	bool blocking;
 	unsigned backlog; /* used by listen_open_unix() alone; TCP says it in listen_start() */
 	bool v6only;
 	bool nodelay;

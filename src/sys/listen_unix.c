@@ -136,7 +136,8 @@ int listen_open_unix(const struct address *a, const struct listen_options *o)
 
 	if (!address_is_unix(a))
 		return -EINVAL;
-	fd = socket(AF_UNIX, address_socket_type(a) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	fd = socket(AF_UNIX,
+		address_socket_type(a) | SOCK_CLOEXEC | (o->blocking ? 0 : SOCK_NONBLOCK), 0);
 	if (fd < 0)
 		return -errno;
 	if (is_abstract(a)) {
