@@ -1,0 +1,481 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Methods that change something. Each is logged with who asked, and either refused with the reason
+ * as a typed error, or accepted; then follow.h waits for what comes of it. */
+#include "daemon/control_methods.h"
+#include "daemon/follow.h"
+#include "daemon/log.h"
+#include "varlink/message.h"
+
+static void log_request(
+	const struct manager_service *s, struct control_call *call, const char *what)
+{
+	log_notice("%s: %s asked for by %s", s->name, what, control_call_peer_text(call));
+}
+
+static int refuse_too_many(const struct manager_service *s, struct control_call *call)
+{
+	const struct generation *oldest = service_oldest_leaving(&s->core);
+	_cleanup_free_ char *message = NULL;
+
+	if (oldest)
+		message = xasprintf("generation %u is still draining, and no more than %u "
+				    "generations may be alive at once; wait "
+				    "until it is gone, or raise drain.max_generations",
+			oldest->number, s->config->drain.max_generations);
+	else
+		message = xasprintf("no more than %u generations may be alive at once; raise "
+				    "drain.max_generations",
+			s->config->drain.max_generations);
+	return control_call_error(call, "TooManyGenerations",
+		json_pack("{s:s, s:i, s:i, s:s}", "service", s->name, "limit",
+			(int)s->config->drain.max_generations, "draining",
+			oldest ? (int)oldest->number : 0, "message",
+			message ? message : "too many generations"));
+}
+
+static json_t *in_progress(const struct manager_service *s)
+{
+	_cleanup_free_ char *message =
+		xasprintf("a rollout to generation %u is in progress: wait for it, end it with "
+			  "`tenurectl abort %s`, or ask with "
+			  "--overlap=queue or --overlap=supersede",
+			s->core.rollout.to, s->name);
+
+	return json_pack("{s:s, s:i, s:s}", "service", s->name, "generation",
+		(int)s->core.rollout.to, "message", message ? message : "a rollout is in progress");
+}
+
+/* What a request was refused with: SERVICE_E_*, or -errno with its sentence. */
+static int refuse(const struct manager_service *s, struct control_call *call, int r,
+	const struct error *error)
+{
+	switch (r) {
+	case SERVICE_E_ROLLOUT_IN_PROGRESS:
+		return control_call_error(call, "RolloutInProgress", in_progress(s));
+	case SERVICE_E_TOO_MANY_GENERATIONS:
+		return refuse_too_many(s, call);
+	case SERVICE_E_NO_ROLLOUT:
+		return control_call_error(
+			call, "NoRollout", json_pack("{s:s}", "service", s->name));
+	case SERVICE_E_NOT_RUNNING:
+	case SERVICE_E_STOPPING:
+		return control_call_error(call, "NotRunning",
+			json_pack("{s:s, s:s}", "service", s->name, "message",
+				service_refusal_to_string(r)));
+	default:
+		break;
+	}
+	if (error && error->code != 0)
+		return control_call_failed(call, "%s", error_message(error));
+	return control_call_failed(
+		call, "%s: %s", s->name, r < 0 ? strerror(-r) : service_refusal_to_string(r));
+}
+
+/* Percent to hundredths of a percent, 1..SHARE_MAX. */
+static bool to_share(const json_t *percent, unsigned *ret)
+{
+	double value = json_number_value(percent) * 100.0 + 0.5;
+
+	if (!(value >= 1.0 && value < (double)SHARE_MAX + 1.0))
+		return false;
+	*ret = (unsigned)value;
+	return true;
+}
+
+/* An upgrade's parameters, checked. */
+struct wish {
+	struct request_options options;
+	enum strategy strategy;
+	enum overlap overlap;
+	unsigned steps[CONFIG_STEPS_MAX];
+	uint64_t soak_usec;
+	bool wait_drain;
+};
+
+static bool read_steps(const json_t *steps, struct wish *w)
+{
+	size_t n = json_array_size(steps);
+
+	if (n == 0 || n > CONFIG_STEPS_MAX)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (!to_share(json_array_get(steps, i), &w->steps[i]) ||
+			(i > 0 && w->steps[i] <= w->steps[i - 1]))
+			return false;
+	w->options.steps = w->steps;
+	w->options.n_steps = n;
+	return true;
+}
+
+/* The name of the parameter that is wrong, or NULL. */
+static const char *read_wish(json_t *parameters, struct wish *w)
+{
+	const json_t *strategy = json_object_get(parameters, "strategy"),
+		     *steps = json_object_get(parameters, "steps"),
+		     *soak = json_object_get(parameters, "soakUsec"),
+		     *pause_at = json_object_get(parameters, "pauseAt"),
+		     *overlap = json_object_get(parameters, "overlap");
+
+	if (strategy && strategy_from_string(json_string_value(strategy), &w->strategy) < 0)
+		return "strategy";
+	if (steps && !read_steps(steps, w))
+		return "steps";
+	if (soak && json_integer_value(soak) < 0)
+		return "soakUsec";
+	/* At 100% there is nothing left to pause before. */
+	if (pause_at &&
+		(!to_share(pause_at, &w->options.pause_at) || w->options.pause_at == SHARE_MAX))
+		return "pauseAt";
+	if (overlap && overlap_from_string(json_string_value(overlap), &w->overlap) < 0)
+		return "overlap";
+	w->soak_usec = soak ? (uint64_t)json_integer_value(soak) : 0;
+	w->options.strategy = strategy ? &w->strategy : NULL;
+	w->options.soak_usec = soak ? &w->soak_usec : NULL;
+	w->options.overlap = overlap ? &w->overlap : NULL;
+	w->wait_drain = json_is_true(json_object_get(parameters, "waitDrain"));
+	return NULL;
+}
+
+/* The request was accepted: it has begun, as the generation after `before`, or it is queued. */
+static int follow_upgrade(struct manager *m, struct manager_service *s, struct control_call *call,
+	unsigned before, bool wait_drain)
+{
+	struct waiter *w = waiter_new(m, call, NULL);
+
+	if (s->core.last_number > before)
+		waiter_follow_generation(w, s, before + 1, wait_drain);
+	else
+		waiter_follow_queued(w, s, wait_drain);
+	waiter_end(w);
+	return 0;
+}
+
+static int upgrade(struct manager *m, struct manager_service *s, struct control_call *call,
+	const struct service_config *config, struct wish *w)
+{
+	_cleanup_error_ struct error error = ERROR_NULL;
+	unsigned before = s->core.last_number;
+	int r;
+
+	w->options.requested_by = control_call_peer_text(call);
+	r = manager_service_upgrade(s, config, &w->options, &error);
+	if (r != 0)
+		return refuse(s, call, r, &error);
+	return follow_upgrade(m, s, call, before, w->wait_drain);
+}
+
+static int method_upgrade(
+	struct manager *m, struct manager_service *s, struct control_call *call, json_t *parameters)
+{
+	_cleanup_error_ struct error error = ERROR_NULL;
+	_cleanup_config_ struct config *config = NULL;
+	_cleanup_problems_ struct config_problems problems = {0};
+	const struct service_config *found;
+	struct wish w = {0};
+	const char *wrong = read_wish(parameters, &w);
+
+	if (wrong)
+		return control_call_invalid_parameter(call, wrong);
+	log_request(s, call, "upgrade");
+	if (!m->config_path)
+		return upgrade(m, s, call, NULL, &w);
+	if (manager_read_config(m, &config, &problems, &error) < 0)
+		return control_invalid_configuration(m, call, &problems, &error);
+	found = config_find(config, s->name);
+	if (!found)
+		return control_no_such_service(m, call, s->name);
+	return upgrade(m, s, call, found, &w);
+}
+
+static int method_restart(
+	struct manager *m, struct manager_service *s, struct control_call *call, json_t *parameters)
+{
+	struct wish w = {
+		.options = {.restart = true,
+			    .hard = json_is_true(json_object_get(parameters, "hard"))}
+	  };
+
+	log_request(s, call, w.options.hard ? "hard restart" : "restart");
+	return upgrade(m, s, call, NULL, &w);
+}
+
+/* Promote, Pause, Abort: to the rollout that is open, answered at once. */
+static int change_rollout(
+	struct manager_service *s, struct control_call *call, struct service_event e)
+{
+	int r = manager_service_event(s, &e);
+
+	return r == 0 ? control_call_reply(call, NULL) : refuse(s, call, r, NULL);
+}
+
+static int method_promote(
+	struct manager *m, struct manager_service *s, struct control_call *call, json_t *parameters)
+{
+	bool full = json_is_true(json_object_get(parameters, "full"));
+
+	(void)m;
+	log_request(s, call, full ? "full promotion" : "promotion");
+	return change_rollout(
+		s, call, (struct service_event){.kind = EVENT_PROMOTE, .value = full});
+}
+
+static int method_pause(
+	struct manager *m, struct manager_service *s, struct control_call *call, json_t *parameters)
+{
+	(void)m;
+	(void)parameters;
+	log_request(s, call, "pause");
+	return change_rollout(s, call, (struct service_event){.kind = EVENT_PAUSE});
+}
+
+static int method_abort(
+	struct manager *m, struct manager_service *s, struct control_call *call, json_t *parameters)
+{
+	(void)m;
+	(void)parameters;
+	log_request(s, call, "abort");
+	return change_rollout(
+		s, call, (struct service_event){.kind = EVENT_ABORT, .reason = REASON_ABORTED});
+}
+
+static int method_rollback(
+	struct manager *m, struct manager_service *s, struct control_call *call, json_t *parameters)
+{
+	_cleanup_error_ struct error error = ERROR_NULL;
+	json_int_t to = json_integer_value(json_object_get(parameters, "to"));
+	bool aborts = rollout_is_open(&s->core.rollout) && s->core.rollout.from != 0;
+	unsigned before = s->core.last_number, rolling_to = s->core.rollout.to;
+	struct waiter *w;
+	int r;
+
+	if (to < 0 || to > INT32_MAX)
+		return control_call_invalid_parameter(call, "to");
+	log_request(s, call, "rollback");
+	r = manager_service_rollback(s, (unsigned)to, control_call_peer_text(call), &error);
+	if (r == SERVICE_E_NOT_ALIVE && to != 0)
+		return control_call_error(call, "NoSuchGeneration",
+			json_pack("{s:s, s:I}", "service", s->name, "generation", to));
+	if (r != 0)
+		return refuse(s, call, r, &error);
+	w = waiter_new(m, call, NULL);
+	if (aborts)
+		waiter_follow_abort(w, s, rolling_to);
+	else if (s->core.last_number > before)
+		waiter_follow_generation(w, s, before + 1, false);
+	else
+		waiter_follow_generation(w, s, s->core.current, false);
+	waiter_end(w);
+	return 0;
+}
+
+static int method_scale(
+	struct manager *m, struct manager_service *s, struct control_call *call, json_t *parameters)
+{
+	_cleanup_error_ struct error error = ERROR_NULL;
+	json_int_t workers = json_integer_value(json_object_get(parameters, "workers"));
+	_cleanup_free_ char *what = NULL;
+	struct waiter *w;
+	int r;
+
+	if (workers < 1 || workers > CONFIG_WORKERS_MAX)
+		return control_call_failed(call, "%s: workers must be 1 to %d, not %lld", s->name,
+			CONFIG_WORKERS_MAX, (long long)workers);
+	what = xasprintf("scaling to %d workers", (int)workers);
+	log_request(s, call, what ? what : "scaling");
+	r = manager_service_scale(s, (unsigned)workers, &error);
+	if (r != 0)
+		return refuse(s, call, r, &error);
+	w = waiter_new(m, call, NULL);
+	waiter_follow_scale(w, s, (unsigned)workers);
+	waiter_end(w);
+	return 0;
+}
+
+static int method_start(
+	struct manager *m, struct manager_service *s, struct control_call *call, json_t *parameters)
+{
+	_cleanup_error_ struct error error = ERROR_NULL;
+	unsigned before = s->core.last_number;
+	bool stopping = s->core.stopping;
+	struct waiter *w;
+	int r;
+
+	(void)parameters;
+	log_request(s, call, "start");
+	r = manager_service_start(s, control_call_peer_text(call), &error);
+	if (r != 0)
+		return refuse(s, call, r, &error);
+	w = waiter_new(m, call, NULL);
+	if (stopping)
+		waiter_follow_start_again(w, s);
+	else if (s->core.last_number > before)
+		waiter_follow_generation(w, s, before + 1, false);
+	else /* It runs, or is on its way to. */
+		waiter_follow_generation(
+			w, s, s->core.current != 0 ? s->core.current : s->core.rollout.to, false);
+	waiter_end(w);
+	return 0;
+}
+
+static int method_stop(
+	struct manager *m, struct manager_service *s, struct control_call *call, json_t *parameters)
+{
+	struct waiter *w;
+	int r;
+
+	(void)parameters;
+	log_request(s, call, "stop");
+	r = manager_service_stop(s, false);
+	/* What does not run is stopped. */
+	if (r != 0 && r != SERVICE_E_NOT_RUNNING)
+		return refuse(s, call, r, NULL);
+	w = waiter_new(m, call, NULL);
+	waiter_follow_stop(w, s);
+	waiter_end(w);
+	return 0;
+}
+
+/* The service whose upgrade was asked for by a reload. before: its last generation until then. */
+static void follow_reloaded(
+	struct waiter *w, struct manager_service *s, unsigned before, bool queued_before)
+{
+	_cleanup_free_ char *message = NULL;
+
+	if (s->core.last_number > before)
+		waiter_follow_generation(w, s, before + 1, false);
+	else if (s->queued.config && !queued_before)
+		waiter_follow_queued(w, s, false);
+	else if (rollout_is_open(&s->core.rollout))
+		waiter_fail(w, "RolloutInProgress", in_progress(s));
+	else {
+		message = xasprintf(
+			"%s: the upgrade could not begin; the daemon's log says why", s->name);
+		waiter_fail(w, "Failed",
+			json_pack("{s:s}", "message", message ? message : "out of memory"));
+	}
+}
+
+/* What a service was before a reload. */
+struct reload_before {
+	const struct manager_service *s; /* only compared */
+	unsigned last_number;
+	const struct service_config *queued;
+};
+
+static struct reload_before *look_before(const struct manager *m)
+{
+	struct reload_before *list = calloc(m->n_services + 1, sizeof(*list));
+
+	for (size_t i = 0; list && i < m->n_services; i++) {
+		const struct manager_service *s = m->services[i];
+
+		list[i] = (struct reload_before){s, s->core.last_number, s->queued.config};
+	}
+	return list;
+}
+
+static int reload_from(struct manager *m, struct control_call *call, struct config **config,
+	bool upgrade_all, const struct reload_before *before)
+{
+	_cleanup_error_ struct error error = ERROR_NULL;
+	const struct reload_before none = {0};
+	struct plan plan = {0};
+	struct waiter *w;
+	int r;
+
+	r = manager_reload(m, config, upgrade_all, control_call_peer_text(call), &plan, &error);
+	if (r < 0) {
+		plan_done(&plan);
+		return control_call_failed(call, "%s; nothing was changed", error_message(&error));
+	}
+	w = waiter_new(m, call, control_json_changes(&plan));
+	for (size_t i = 0; i < plan.n; i++) {
+		const struct plan_entry *e = &plan.entries[i];
+		struct manager_service *s = manager_find(m, e->service);
+		const struct reload_before *b = before;
+
+		while (b->s && b->s != s)
+			b++;
+		if (!b->s)
+			b = &none;
+		if (s && (e->action == PLAN_UPGRADE ||
+				 (e->action == PLAN_ADD && e->new_config->autostart)))
+			follow_reloaded(w, s, b->last_number, s->queued.config == b->queued);
+	}
+	waiter_end(w);
+	plan_done(&plan);
+	return 0;
+}
+
+/* There is no file to read again: a reload is the wish for what is on disk now. */
+static int reload_without_file(struct manager *m, struct control_call *call)
+{
+	struct request_options o = {.requested_by = control_call_peer_text(call)};
+	json_t *changes = json_array();
+	struct waiter *w;
+
+	for (size_t i = 0; changes && i < m->n_services; i++)
+		if (m->services[i]->core.wanted)
+			json_array_append_new(changes,
+				json_pack("{s:s, s:s, s:[s]}", "service", m->services[i]->name,
+					"action", "upgrade", "reasons", "as asked"));
+	w = waiter_new(m, call, changes);
+	for (size_t i = 0; i < m->n_services; i++) {
+		_cleanup_error_ struct error error = ERROR_NULL;
+		struct manager_service *s = m->services[i];
+		const struct service_config *queued = s->queued.config;
+		unsigned before = s->core.last_number;
+		int r;
+
+		if (!s->core.wanted)
+			continue;
+		r = manager_service_upgrade(s, NULL, &o, &error);
+		if (r < 0)
+			waiter_fail(w, "Failed",
+				json_pack("{s:o}", "message",
+					control_json_text(error_message(&error))));
+		else
+			follow_reloaded(w, s, before, s->queued.config == queued);
+	}
+	waiter_end(w);
+	return 0;
+}
+
+static int method_reload(
+	struct manager *m, struct manager_service *s, struct control_call *call, json_t *parameters)
+{
+	_cleanup_error_ struct error error = ERROR_NULL;
+	_cleanup_config_ struct config *config = NULL;
+	_cleanup_problems_ struct config_problems problems = {0};
+	_cleanup_free_ struct reload_before *before = look_before(m);
+
+	(void)s;
+	if (!before)
+		return -ENOMEM;
+	if (!m->config_path) {
+		log_notice("reload asked for by %s", control_call_peer_text(call));
+		return reload_without_file(m, call);
+	}
+	if (manager_read_config(m, &config, &problems, &error) < 0) {
+		log_notice(
+			"reload asked for by %s: the configuration is invalid, nothing was changed",
+			control_call_peer_text(call));
+		return control_invalid_configuration(m, call, &problems, &error);
+	}
+	return reload_from(
+		m, call, &config, json_is_true(json_object_get(parameters, "upgrade")), before);
+}
+
+const struct control_method control_changes[] = {
+	{"Upgrade",  CONTROL_OPERATOR, method_upgrade },
+	{"Promote",  CONTROL_OPERATOR, method_promote },
+	{"Pause",	  CONTROL_OPERATOR, method_pause	},
+	{"Rollback", CONTROL_OPERATOR, method_rollback},
+	{"Abort",	  CONTROL_OPERATOR, method_abort	},
+	{"Scale",	  CONTROL_OPERATOR, method_scale	},
+	{"Restart",  CONTROL_OPERATOR, method_restart },
+	{"Start",	  CONTROL_OPERATOR, method_start	},
+	{"Stop",	 CONTROL_OPERATOR, method_stop    },
+	{"Reload",   CONTROL_OPERATOR, method_reload  },
+};
+const size_t n_control_changes = ARRAY_SIZE(control_changes);
