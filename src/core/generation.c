@@ -7,6 +7,9 @@
 #define POLL_MOST_USEC (250 * USEC_PER_MSEC)
 /* A queue whose owners keep dying is given up after this many processes. */
 #define RESCUES_MAX 3u
+/* A process that does not die of SIGKILL at once is in the kernel's hands; asking again without a
+ * pause helps nobody. Also what an aborted one has for its core dump. */
+#define KILL_AGAIN_USEC USEC_PER_SEC
 
 static uint64_t later(uint64_t now, uint64_t wait)
 {
@@ -136,7 +139,9 @@ static void arm(struct generation *g, struct worker *w, unsigned actions, uint64
 	if (actions & WORKER_DO_ARM_DRAIN)
 		w->deadline_usec = later(now, drain->timeout_usec);
 	if (actions & WORKER_DO_ARM_KILL)
-		w->deadline_usec = later(now, drain->kill_after_usec);
+		w->deadline_usec = later(now, w->state == WORKER_KILLED
+						      ? MAX(drain->kill_after_usec, KILL_AGAIN_USEC)
+						      : drain->kill_after_usec);
 	if (actions & (WORKER_DO_ARM_EMPTY | WORKER_DO_ARM_IDLE))
 		w->poll_usec = now;
 	else if (actions & (WORKER_DO_ARM_SETTLE | WORKER_DO_ARM_READY | WORKER_DO_ARM_DRAIN |
@@ -286,6 +291,12 @@ static bool shall_rescue(const struct generation *g, const struct worker *w)
 	       w->rescues < RESCUES_MAX && !queue_has_other_owner(g, w);
 }
 
+bool generation_wants_restart(const struct generation *g, bool clean)
+{
+	return g->policy.restart == RESTART_ALWAYS ||
+	       (g->policy.restart == RESTART_ON_FAILURE && !clean);
+}
+
 enum worker_event generation_exit_event(
 	struct generation *g, struct worker *w, bool clean, uint64_t now)
 {
@@ -297,9 +308,12 @@ enum worker_event generation_exit_event(
 		w->rescues++;
 		return WORKER_ON_EXIT_RESCUE;
 	}
-	if (g->policy.restart == RESTART_NEVER ||
-		(g->policy.restart == RESTART_ON_FAILURE && clean))
+	if (!generation_wants_restart(g, clean)) {
+		/* Nothing will make the others complete: a start must not wait for that for ever.
+		 */
+		g->given_up = !g->proven;
 		return WORKER_ON_EXIT_FINAL;
+	}
 	/* Told to go, then wanted again: not a failure. */
 	if (w->state == WORKER_DRAINING || w->state == WORKER_ESCALATED)
 		return WORKER_ON_EXIT_RESPAWN;

@@ -90,6 +90,9 @@ void generation_kill(struct generation *g, uint64_t now_usec, struct effects *re
 enum worker_event generation_exit_event(
 	struct generation *g, struct worker *w, bool clean, uint64_t now_usec);
 
+/* Does the restart policy want a worker that ended so to run again? */
+bool generation_wants_restart(const struct generation *g, bool clean);
+
 unsigned generation_ready(const struct generation *g); /* workers that are READY */
 bool generation_first_ready(
 	const struct generation *g, unsigned n); /* are workers 0..n-1 all READY */

@@ -312,30 +312,32 @@ static int on_scale(struct service *s, unsigned n, uint64_t now, struct effects 
 }
 
 /* A start that had been given up leaves nothing running: the rest of it goes too. */
-static void give_up(struct service *s, struct generation *g, uint64_t now, struct effects *ret)
+static void give_up(struct service *s, struct generation *g, enum reason reason, uint64_t now,
+	struct effects *ret)
 {
 	effects_add(ret, (struct effect){.kind = EFFECT_REPORT,
 				 .report = REPORT_GENERATION_GIVEN_UP,
-				 .reason = REASON_START_LIMIT,
+				 .reason = reason,
 				 .generation = g->number,
 				 .worker = NO_WORKER});
 	g->failed = true;
 	s->gave_up = true;
 	s->queue_lane = g->lane;
 	if (rollout_is_open(&s->rollout) && s->rollout.to == g->number)
-		rollout_fail(s, REASON_START_LIMIT, NO_WORKER, now, ret);
+		rollout_fail(s, reason, NO_WORKER, now, ret);
 	else
-		generation_retire(g, REASON_START_LIMIT, true, now, ret);
+		generation_retire(g, reason, true, now, ret);
 }
 
 static int on_exited(struct service *s, struct generation *g, struct worker *w,
 	const struct service_event *event, uint64_t now, struct effects *ret)
 {
 	enum reason reason = REASON_EXITED_IN_SOAK;
+	bool failed = event->kind == EVENT_SPAWN_FAILED, clean = !failed && event->value == 1;
 
 	if (!worker_state_has_process(w->state))
 		return -EPROTO;
-	if (event->kind == EVENT_SPAWN_FAILED)
+	if (failed)
 		reason = REASON_SPAWN_FAILED;
 	else if (w->state == WORKER_KILLED)
 		reason = w->was_ready ? REASON_WATCHDOG : REASON_NOT_READY_IN_TIME;
@@ -344,12 +346,15 @@ static int on_exited(struct service *s, struct generation *g, struct worker *w,
 	if (rollout_depends_on(s, g) && !w->retiring)
 		rollout_fail(s, reason, w->index, now, ret);
 	/* A rescue that cannot even be started ends there. */
-	if (event->kind == EVENT_SPAWN_FAILED && worker_state_is_leaving(w->state))
+	if (failed && worker_state_is_leaving(w->state))
 		w->rescues = UINT32_MAX / 2;
-	(void)generation_worker_event(
-		g, w, generation_exit_event(g, w, event->value == 1, now), now, ret);
+	(void)generation_worker_event(g, w, generation_exit_event(g, w, clean, now), now, ret);
+	/* The first start of what cannot be started as it is. */
+	if (failed && event->value == 1 && g->state == GENERATION_STARTING && !g->failed)
+		give_up(s, g, reason, now, ret);
 	if (g->given_up && !g->failed)
-		give_up(s, g, now, ret);
+		give_up(s, g, generation_wants_restart(g, clean) ? REASON_START_LIMIT : reason, now,
+			ret);
 	return 0;
 }
 
@@ -476,7 +481,7 @@ static int on_request(
 		if (!g || !rollout_is_open(&s->rollout) || s->rollout.to != g->number)
 			return -ESRCH;
 		if (s->rollout.from == 0)
-			give_up(s, g, now, ret);
+			give_up(s, g, REASON_LANE_FAILED, now, ret);
 		else
 			rollout_fail(s, REASON_LANE_FAILED, NO_WORKER, now, ret);
 		return 0;
