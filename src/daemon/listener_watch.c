@@ -91,8 +91,7 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *us
 	struct listener_watch *w = userdata;
 	struct listener *l = w->listener;
 	struct listen_state state;
-	unsigned n;
-	int r;
+	int n, r;
 
 	if (revents & (EPOLLHUP | EPOLLERR)) {
 		if (!address_is_unix(&l->config.address) && listen_query(fd, &state) >= 0 &&
@@ -107,8 +106,8 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *us
 		}
 		return 0;
 	}
-	n = listen_reset_queue(fd, RESET_AT_ONCE) > 0 ? 1 : 0;
-	l->resets += n;
+	n = listen_reset_queue(fd, RESET_AT_ONCE);
+	l->resets += n > 0 ? (unsigned)n : 0;
 	if (n > 0 && listener_may_warn(l))
 		log_warning("%s: listener %s: a late connection reached sockets that nobody serves "
 			    "any more and was reset "

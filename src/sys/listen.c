@@ -279,12 +279,20 @@ void listen_shutdown_take(int *fd)
 	*fd = close_fd(*fd);
 }
 
+/* Its client has closed it without a word: nobody is waiting there. */
+static bool is_given_up(int connection)
+{
+	char byte;
+
+	return recv(connection, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 int listen_reset_queue(int fd, unsigned max)
 {
 	static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
-	unsigned n;
+	unsigned n = 0;
 
-	for (n = 0; n < MIN(max, (unsigned)INT_MAX); n++) {
+	for (unsigned i = 0; i < MIN(max, (unsigned)INT_MAX); i++) {
 		struct pollfd p = {.fd = fd, .events = POLLIN};
 		_cleanup_close_ int connection = -1;
 
@@ -296,6 +304,7 @@ int listen_reset_queue(int fd, unsigned max)
 		if (socket_type(fd) == SOCK_DGRAM) {
 			if (recv(fd, NULL, 0, MSG_DONTWAIT) < 0 && errno == EAGAIN)
 				break;
+			n++;
 			continue;
 		}
 		connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -308,6 +317,7 @@ int listen_reset_queue(int fd, unsigned max)
 			return -errno;
 		}
 		(void)setsockopt(connection, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+		n += !is_given_up(connection);
 	}
 	return (int)n;
 }

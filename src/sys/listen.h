@@ -80,7 +80,7 @@ int listen_nudge(int fd);
  * so that it gets nothing more. Takes the fd (-1: nothing). */
 void listen_shutdown_take(int *fd);
 /* Accept and reset (SO_LINGER 0) up to max waiting connections of a socket nobody serves; datagrams
- * are discarded. Never blocks. Returns how many, or -errno. */
+ * are discarded. Never blocks. Returns how many somebody was still waiting for, or -errno. */
 int listen_reset_queue(int fd, unsigned max);
 /* The device-independent identity of a socket: its inode, as /proc/PID/fd shows it. */
 int socket_inode(int fd, uint64_t *ret);
