@@ -228,6 +228,16 @@ static void hint_in_row(struct progress *p, struct progress_row *row)
 	row->message = safe;
 }
 
+/* The row has the service's name already. */
+static const char *without_name(
+	const struct progress *p, const struct progress_row *row, const char *message)
+{
+	const char *rest = message && row->service ? startswith(message, row->service) : NULL;
+
+	rest = rest ? startswith(rest, ": ") : NULL;
+	return p->live && rest ? rest : message;
+}
+
 void progress_tell(struct progress *p, size_t index, const json_t *value)
 {
 	struct progress_row *row = &p->rows[index];
@@ -236,6 +246,7 @@ void progress_tell(struct progress *p, size_t index, const json_t *value)
 	bool paused;
 	char *safe = text_safe(message, p->output->utf8);
 
+	safe = text_safe(without_name(p, row, message), p->output->utf8);
 	if (!safe)
 		return;
 	free(row->message);

@@ -390,6 +390,8 @@ def test_events_follow_until_interrupted(fake):
 STEPS = [progress("starting 2 workers", rollout=rollout("starting", 0.0, 1)),
          progress("5% of new connections", rollout=rollout("soaking", 5.0, 1)),
          progress("generation 8 serves", True, rollout("settling", 100.0, 3))]
+# The daemon's own messages name the service.
+NAMED = progress("web: generation 8 serves", True, rollout("settling", 100.0, 3))
 ROLLED_BACK = error("RolledBack", service="web", generation=8, reason="exited before it was ready",
                     worker=1, status="exit status 3", output="line one\nImportError: no flask\n")
 
@@ -399,6 +401,8 @@ def test_upgrade_in_a_pipe(fake):
     assert ctl(fake, "upgrade", "web") == (
         0, "web: starting 2 workers\nweb: 5% of new connections\nweb: generation 8 serves\n", "")
     assert fake.calls == [("Upgrade", {"service": "web"}, True)]
+    fake.answers["Upgrade"] = [NAMED]
+    assert ctl(fake, "upgrade", "web") == (0, "web: generation 8 serves\n", "")
     assert ctl(fake, "upgrade", "web", "-q") == (0, "", "")
 
 
@@ -566,7 +570,8 @@ def final_screen(text):
 
 def test_live_display(fake):
     go = threading.Event()
-    fake.answers["Upgrade"] = lambda p: [STEPS[0], STEPS[1], go, STEPS[2]]
+    fake.answers["Upgrade"] = lambda p: [STEPS[0], STEPS[1], go,
+                                         NAMED if p["service"] == "web" else STEPS[2]]
     terminal = Terminal(fake, "upgrade", "web", "api", columns=130)
     terminal.wait_for(r"soaking.* (0\.[5-9]|[1-9]\.\d)s")  # drawn again with time
     go.set()
