@@ -5,6 +5,7 @@
 
 #include <poll.h>
 
+#include "base/parse.h"
 #include "ctl/problem.h"
 #include "ctl/progress.h"
 #include "ctl/text.h"
@@ -177,7 +178,8 @@ static void leave(struct chase *c, int code)
 {
 	struct output *o = &c->context->output;
 	const struct follow *f = c->follow;
-	char span[TEXT_SPAN_MAX];
+	_cleanup_free_ char *limit = format_duration(c->context->options->timeout_usec);
+	bool late = code == EXIT_TIMED_OUT;
 
 	c->left = code;
 	for (size_t i = 0; i < f->n_calls; i++) {
@@ -193,11 +195,9 @@ static void leave(struct chase *c, int code)
 		c->pursuits[i].running = false;
 		c->pursuits[i].code = code;
 		problem_local(o, code,
-			"%s%s%s, but the %s%s%s goes on; see `tenurectl status%s%s`%s%s%s",
-			code == EXIT_TIMED_OUT ? "timed out after " : "interrupted",
-			code == EXIT_TIMED_OUT ? text_span(c->context->options->timeout_usec, span)
-					       : "",
-			"", f->noun, named ? " of " : "", named ? service : "", named ? " " : "",
+			"%s%s, but the %s%s%s goes on; see `tenurectl status%s%s`%s%s%s",
+			late ? "timed out after " : "interrupted", late && limit ? limit : "",
+			f->noun, named ? " of " : "", named ? service : "", named ? " " : "",
 			named ? service : "",
 			f->abortable && named ? ", end it with `tenurectl abort " : "",
 			f->abortable && named ? service : "", f->abortable && named ? "`" : "");

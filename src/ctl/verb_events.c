@@ -2,6 +2,7 @@
 /* events: what happened, and what happens. wait: until a service has come to rest. */
 #include <poll.h>
 
+#include "base/parse.h"
 #include "ctl/context.h"
 #include "ctl/problem.h"
 #include "ctl/text.h"
@@ -29,16 +30,19 @@ static char *event_line(const struct output *o, const json_t *event)
 	const char *service = field_text(event, "service");
 	char at[TEXT_TIME_MAX], generation[24] = "", worker[24] = "";
 	_cleanup_free_ char *who = NULL, *line = NULL;
+	const char *message = field_text_or(event, "message", ""), *rest;
 
 	if (service && !field_null(event, "generation"))
 		snprintf(
 			generation, sizeof(generation), ".%lld", field_int(event, "generation", 0));
 	if (*generation && !field_null(event, "worker"))
 		snprintf(worker, sizeof(worker), ".%lld", field_int(event, "worker", 0));
+	/* Who it is about stands before it already. */
+	rest = service ? startswith(message, service) : NULL;
+	rest = rest ? startswith(rest, ": ") : NULL;
 	who = xasprintf("%s%s%s", service ? service : "-", generation, worker);
 	line = xasprintf("%s  %-12s  %-20s  %s", text_time(field_usec(event, "atUsec"), true, at),
-		who ? who : "?", field_text_or(event, "event", "?"),
-		field_text_or(event, "message", ""));
+		who ? who : "?", field_text_or(event, "event", "?"), rest ? rest : message);
 	return line ? text_safe(line, o->utf8) : NULL;
 }
 
@@ -189,7 +193,7 @@ int verb_wait(struct context *context)
 	_cleanup_(watch_done) struct watch w = {
 		.context = context, .client = CLIENT_NULL, .signal_fd = -1, .sequence = -1};
 	struct output *o = &context->output;
-	char span[TEXT_SPAN_MAX];
+	_cleanup_free_ char *limit = format_duration(timeout);
 	bool ended = false;
 	int r;
 
@@ -212,7 +216,7 @@ int verb_wait(struct context *context)
 			return problem_local(o, EXIT_TIMED_OUT,
 				"timed out after %s: %s is not at rest yet; see `tenurectl status "
 				"%s`",
-				text_span(timeout, span), service, service);
+				limit ? limit : "?", service, service);
 		if (ended)
 			return context_lost(context, "wait", -ECONNRESET);
 		r = watch_replies(&w, MIN(deadline, now + LOOK_AGAIN_USEC), NULL, &ended);

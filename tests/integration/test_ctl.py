@@ -355,7 +355,7 @@ def test_check_asks_the_tenured_beside(tmp_path):
 
 def test_events(fake):
     fake.answers["Events"] = [reply(events=[
-        event(1), event(4, "reloaded", "the configuration", service=None, generation=None, worker=None)])]
+        event(1, message="web: worker 8.0 is ready"), event(4, "reloaded", "the configuration", service=None, generation=None, worker=None)])]
     code, out, _ = ctl(fake, "events")
     assert code == 0 and fake.calls == [("Events", {"since": 0}, False)]
     stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}"
@@ -500,7 +500,7 @@ def test_timeout_exits_8(fake):
     code, out, err = ctl(fake, "upgrade", "web", "--timeout", "300ms")
     assert 0.3 <= time.monotonic() - started < 10
     assert (code, out) == (8, "web: starting 2 workers\n")
-    assert "the upgrade of web goes on" in err and "`tenurectl abort web`" in err
+    assert "after 300ms, but the upgrade of web goes on" in err and "`tenurectl abort web`" in err
     assert fake.called("Abort") == []
 
 
