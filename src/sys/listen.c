@@ -287,39 +287,55 @@ static bool is_given_up(int connection)
 	return recv(connection, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
-int listen_reset_queue(int fd, unsigned max)
+/* 1: one less, which somebody was waiting for when *waited is set; 0: none is left. */
+static int reset_one(int fd, bool datagram, bool *waited)
 {
 	static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
-	unsigned n = 0;
+	_cleanup_close_ int connection = -1;
 
-	for (unsigned i = 0; i < MIN(max, (unsigned)INT_MAX); i++) {
-		struct pollfd p = {.fd = fd, .events = POLLIN};
-		_cleanup_close_ int connection = -1;
-
-		/* A holder may have made the socket blocking, so ask first. */
-		if (poll(&p, 1, 0) < 0)
-			return -errno;
-		if (!(p.revents & POLLIN))
-			break;
-		if (socket_type(fd) == SOCK_DGRAM) {
-			if (recv(fd, NULL, 0, MSG_DONTWAIT) < 0 && errno == EAGAIN)
-				break;
-			n++;
-			continue;
-		}
-		connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-		if (connection < 0) {
-			/* A connection that its client has given up is one less to reset. */
-			if (errno == ECONNABORTED || errno == EINTR)
-				continue;
-			if (errno == EAGAIN || errno == EINVAL)
-				break;
-			return -errno;
-		}
-		(void)setsockopt(connection, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-		n += !is_given_up(connection);
+	*waited = datagram;
+	if (datagram)
+		return recv(fd, NULL, 0, MSG_DONTWAIT) >= 0;
+	connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (connection < 0) {
+		/* A connection that its client has given up is one less to reset. */
+		if (errno == ECONNABORTED || errno == EINTR)
+			return 1;
+		/* EINVAL: it was shut down. */
+		return errno == EAGAIN || errno == EINVAL ? 0 : -errno;
 	}
-	return (int)n;
+	(void)setsockopt(connection, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	*waited = !is_given_up(connection);
+	return 1;
+}
+
+int listen_reset_queue(int fd, unsigned max)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	int flags, type, n_waited = 0, r = 1;
+
+	if (poll(&p, 1, 0) < 0)
+		return -errno;
+	if (!(p.revents & POLLIN))
+		return 0;
+	type = socket_type(fd);
+	flags = fcntl(fd, F_GETFL);
+	if (type < 0 || flags < 0)
+		return -errno;
+	/* accept(2) can be told not to wait in no other way, and somebody may take the connection
+	 * before us. */
+	if (type != SOCK_DGRAM && !(flags & O_NONBLOCK) &&
+		fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return -errno;
+	for (unsigned i = 0; r > 0 && i < MIN(max, (unsigned)INT_MAX); i++) {
+		bool waited;
+
+		r = reset_one(fd, type == SOCK_DGRAM, &waited);
+		n_waited += r > 0 && waited;
+	}
+	if (type != SOCK_DGRAM && !(flags & O_NONBLOCK))
+		(void)fcntl(fd, F_SETFL, flags);
+	return r < 0 ? r : n_waited;
 }
 
 int socket_inode(int fd, uint64_t *ret)

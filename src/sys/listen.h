@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Listening sockets: made, joined into SO_REUSEPORT groups, watched, given up. socket(7), tcp(7),
  * ip(7), ipv6(7), unix(7). All descriptors are CLOEXEC, and non-blocking unless asked; nothing here
- * changes the status flags of a socket that workers hold. */
+ * changes the status flags of a socket that workers serve. */
 #pragma once
 
 #include <linux/filter.h>
@@ -80,7 +80,9 @@ int listen_nudge(int fd);
  * so that it gets nothing more. Takes the fd (-1: nothing). */
 void listen_shutdown_take(int *fd);
 /* Accept and reset (SO_LINGER 0) up to max waiting connections of a socket nobody serves; datagrams
- * are discarded. Never blocks. Returns how many somebody was still waiting for, or -errno. */
+ * are discarded. Never blocks; for that a blocking socket is made non-blocking for the moment, the
+ * one exception of this file: who serves it all the same may see an EAGAIN. Nothing is touched when
+ * the queue is empty. Returns how many of them a client was still waiting for, or -errno. */
 int listen_reset_queue(int fd, unsigned max);
 /* The device-independent identity of a socket: its inode, as /proc/PID/fd shows it. */
 int socket_inode(int fd, uint64_t *ret);

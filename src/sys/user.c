@@ -175,8 +175,8 @@ static int find_user(const char *name, struct user *u)
 	return r < 0 ? r : list_groups(u->name, u->gid, u);
 }
 
-/* As initgroups(3) does it: the group asked for takes the place of the user's primary one, which is then no group of
- * his unless he is in its list. We ourselves keep the groups that we have. */
+/* As initgroups(3) does it: the group asked for takes the place of the user's primary one, which is
+ * then no group of his unless he is in its list. We ourselves keep the groups that we have. */
 static int replace_group(struct user *u, gid_t gid, bool is_self)
 {
 	gid_t *groups;

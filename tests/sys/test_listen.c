@@ -412,18 +412,56 @@ END_TEST
 START_TEST(status_flags_stay_as_they_are)
 {
 	struct address a = address_of("127.0.0.1:0");
-	const struct listen_options o = OPTIONS;
+	struct listen_options o = OPTIONS;
 	struct listen_state state;
-	int fds[1];
+	int fds[1], client;
 
+	o.blocking = true;
 	open_group(&a, &o, fds, 1);
-	ck_assert_int_eq(fcntl(fds[0], F_SETFL, 0), 0);
+	ck_assert_int_eq(fcntl(fds[0], F_GETFL) & O_NONBLOCK, 0);
 	ck_assert_int_eq(listen_query(fds[0], &state), 0);
 	ck_assert_int_eq(listen_nudge(fds[0]), 0);
 	/* Blocking and empty: must not wait for a client. */
 	ck_assert_int_eq(listen_reset_queue(fds[0], 5), 0);
+	client = client_of(&a);
+	ck_assert_int_eq(listen_reset_queue(fds[0], 5), 1);
+	close(client);
 	ck_assert_int_eq(steer_to(fds[0], 0), 0);
 	ck_assert_int_eq(fcntl(fds[0], F_GETFL) & O_NONBLOCK, 0);
+	close_all(fds, 1);
+}
+END_TEST
+
+static int accept_on(void *userdata)
+{
+	const int fd = *(int *)userdata;
+
+	while (fd >= 0)
+		close_fd(accept(fd, NULL, NULL));
+	return 1;
+}
+
+/* Somebody else takes what the queue had a moment ago. */
+START_TEST(reset_never_waits)
+{
+	struct address a = address_of("127.0.0.1:0");
+	struct listen_options o = OPTIONS;
+	int fds[1], n_reset = 0;
+	pid_t rival;
+
+	o.blocking = true;
+	open_group(&a, &o, fds, 1);
+	rival = fork_child(accept_on, fds);
+	for (uint64_t end = now_usec() + 300000; now_usec() < end;) {
+		int client = client_of(&a), r = listen_reset_queue(fds[0], 3);
+
+		ck_assert_int_ge(r, 0);
+		n_reset += r;
+		close(client);
+	}
+	end_child(rival);
+	ck_assert_int_eq(fcntl(fds[0], F_GETFL) & O_NONBLOCK, 0);
+	ck_assert_int_gt(n_reset, 0);
 	close_all(fds, 1);
 }
 END_TEST
@@ -522,6 +560,7 @@ int main(void)
 	tcase_add_test(tcase, shutdown_ends_it_for_every_holder);
 	tcase_add_test(tcase, options_reach_the_socket);
 	tcase_add_test(tcase, status_flags_stay_as_they_are);
+	tcase_add_test(tcase, reset_never_waits);
 	tcase_add_loop_test(tcase, datagrams, 0, 2);
 	tcase_add_test(tcase, identities);
 	tcase_add_test(tcase, selftest);
