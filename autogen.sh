@@ -165,5 +165,8 @@ cd build
 make -j"$jobs"
 case $verb in
 check) exec make -j"$jobs" check ;;
-demo) exec sh ../tests/demo.sh "$(pwd)" ;;
+demo)
+	make -j"$jobs" tests/load tests/worker
+	exec sh ../tests/demo.sh "$(pwd)"
+	;;
 esac
