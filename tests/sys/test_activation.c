@@ -145,10 +145,11 @@ END_TEST
 
 int main(int argc, char **argv)
 {
-	TCase *tcase = tcase_create("activation");
+	TCase *tcase;
 
 	if (argc > 1 && streq(argv[1], "report"))
 		return report();
+	tcase = tcase_create("activation");
 	tcase_add_test(tcase, what_was_passed);
 	tcase_add_test(tcase, without_names);
 	tcase_add_test(tcase, variables_that_contradict);

@@ -221,7 +221,7 @@ END_TEST
 
 int main(int argc, char **argv)
 {
-	TCase *tcase = tcase_create("root");
+	TCase *tcase;
 
 	if (argc > 1 && streq(argv[1], "probe"))
 		return probe_main(argv);
@@ -229,6 +229,7 @@ int main(int argc, char **argv)
 		printf("skipped: other users need root\n");
 		return 77;
 	}
+	tcase = tcase_create("root");
 	tcase_add_loop_test(tcase, becomes_the_user, 0, 2);
 	tcase_add_test(tcase, one_that_was_not_dumpable_stays_so);
 	tcase_add_loop_test(tcase, directory_with_the_rights_of_the_user, 0, 2);
