@@ -247,6 +247,7 @@ START_TEST(clean_signals)
 	ck_assert(now.sa_handler == handle);
 	(void)sigaction(SIGPIPE, NULL, &now);
 	ck_assert(now.sa_handler == SIG_IGN);
+	n_handled = 0;
 	(void)raise(SIGTERM);
 	ck_assert_int_eq(n_handled, 1);
 	act.sa_handler = SIG_DFL;
@@ -278,6 +279,7 @@ START_TEST(signals_during_spawn)
 		(void)setpgid(0, 0);
 	group = getpgrp();
 	own_pid = getpid();
+	n_handled = n_handled_in_child = 0;
 	request.plain = _i == 1;
 	request.path = "/bin/true";
 	request.argv = argv;
