@@ -66,6 +66,8 @@ void manager_service_note_trouble(struct manager_service *s, const struct worker
 	unsigned generation, unsigned worker, const char *reason)
 {
 	failure_done(&s->trouble);
+	if (!reason && p)
+		reason = p->spawn_failure;
 	s->trouble = (struct failure){.generation = generation,
 		.worker = worker,
 		.reason = reason ? strdup(reason) : NULL,

@@ -75,6 +75,8 @@ static void apply_spawn(struct manager_service *s, const struct effect *e)
 		return;
 	}
 	if (worker_process_spawn(p, g, &error) < 0) {
+		/* Several may fail before the first of these events is handled. */
+		p->spawn_failure = strdup(error_message(&error));
 		manager_report(s->manager, s, e->generation, e->worker, LOG_ERR, "worker-failed",
 			"%s", error_message(&error));
 		manager_service_note_trouble(s, p, e->generation, e->worker, error_message(&error));

@@ -60,6 +60,7 @@ struct worker_process *worker_process_free(struct worker_process *p)
 		return NULL;
 	forget_process(p);
 	output_free(p->output);
+	free(p->spawn_failure);
 	free(p);
 	return NULL;
 }
@@ -318,6 +319,8 @@ int worker_process_spawn(
 	forget_process(p);
 	p->output = output_free(p->output);
 	p->exit_code = 0;
+	free(p->spawn_failure);
+	p->spawn_failure = NULL;
 	r = prepare_notify(p);
 	if (r < 0)
 		return error_set_errno(

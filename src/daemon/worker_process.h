@@ -34,6 +34,7 @@ struct worker_process {
 	int exit_code, exit_status; /* of the last process: CLD_* and status, as siginfo_t;
 				       exit_code 0: none yet */
 	unsigned restarts;
+	char *spawn_failure; /* why the last start came to nothing; NULL: it did not */
 };
 
 struct worker_process *worker_process_new(
