@@ -40,6 +40,7 @@ struct worker_options {
 	uint64_t boot_delay, ready_delay, ready_before_accept;
 	bool never_ready, never_accept, no_notify;
 	uint64_t die_after_ready;
+	bool die_between_requests;
 	const char *status;
 	uint64_t notify_errno;
 	struct worker_list notify;

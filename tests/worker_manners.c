@@ -324,8 +324,11 @@ static uint64_t manner_do(struct worker *worker, enum manner_id id, uint64_t now
 	const struct worker_options *options = &worker->options;
 
 	switch (id) {
-	case MANNER_EXIT:
 	case MANNER_DIE_AFTER_READY:
+		if (options->die_between_requests && worker->n_connections > 0)
+			return 0;
+		_exit((int)options->exit_code);
+	case MANNER_EXIT:
 		_exit((int)options->exit_code);
 	case MANNER_CRASH:
 		manners_crash(worker);

@@ -41,6 +41,8 @@ static const struct option_entry entries[] = {
 	{"never-accept",	 KIND_FLAG,   FIELD(never_accept),	 "say READY=1 but never accept"			       },
 	{"no-notify",	      KIND_FLAG,	 FIELD(no_notify),		   "know nothing of NOTIFY_SOCKET"			  },
 	{"die-after-ready",	    KIND_AFTER,	FIELD(die_after_ready),	"exit this long after READY=1"			      },
+	{"die-between-requests", KIND_FLAG,   FIELD(die_between_requests),
+		"do so at a moment without connections"										 },
 	{"status",		   KIND_TEXT,   FIELD(status),		     "TEXT: STATUS= beside READY=1"			   },
 	{"notify-errno",	 KIND_NUMBER, FIELD(notify_errno),	   "N: send ERRNO=N at the start"			 },
 	{"notify",		   KIND_LIST,   FIELD(notify),		     "TEXT: send it at the start"				 },
