@@ -77,12 +77,16 @@ static json_t *worker_json(
 {
 	const struct worker_process *p = manager_service_worker(s, g->number, w->index);
 	bool gone = !p || p->pid == 0;
+	/* One that was not started yet waits as long as its generation exists. */
+	uint64_t since = w->since_usec > 0   ? w->since_usec
+			 : g->since_usec > 0 ? g->since_usec
+					     : manager_now(s->manager);
 
 	return json_pack("{s:i, s:o, s:s, s:I, s:o, s:I}", "index", (int)w->index, "pid",
 		integer_unless(gone, gone ? 0 : (uint64_t)p->main_pid), "state",
 		worker_state_name(w->state), "restarts", (json_int_t)w->restarts, "status",
 		control_json_text(p ? p->status : NULL), "sinceUsec",
-		(json_int_t)realtime_of(s->manager, w->since_usec));
+		(json_int_t)realtime_of(s->manager, since));
 }
 
 static const char *generation_state_name(const struct generation *g)

@@ -168,6 +168,20 @@ static void record_outcome(struct manager_service *s, const struct effect *e, bo
 	h->reason = strdup(reason);
 }
 
+static void clear_outcome(struct history_entry *h)
+{
+	h->outcome = REASON_NONE;
+	free(h->reason);
+	h->reason = NULL;
+}
+
+static bool outcome_is(struct manager_service *s, const struct effect *e)
+{
+	const struct history_entry *h = find_history(s, e->generation);
+
+	return h && e->reason != REASON_NONE && h->outcome == e->reason;
+}
+
 static void record_serving(struct manager_service *s, const struct effect *e)
 {
 	struct manager_generation *g = manager_service_generation(s, e->generation);
@@ -178,9 +192,7 @@ static void record_serving(struct manager_service *s, const struct effect *e)
 	if (!h)
 		return;
 	/* It may have come back from the way out. */
-	h->outcome = REASON_NONE;
-	free(h->reason);
-	h->reason = NULL;
+	clear_outcome(h);
 	h->was_good = true;
 	if (h->serving_usec == 0)
 		h->serving_usec = realtime_now();
@@ -216,6 +228,10 @@ static void record(struct manager_service *s, const struct effect *e)
 		if (failed && (!h || h->outcome == REASON_NONE))
 			note_failure(s, e, reason_to_string(e->reason));
 		record_outcome(s, e, failed);
+		/* recreate: the old one was stopped, and is taken back. */
+		h = e->report == REPORT_ROLLOUT_ENDED ? find_history(s, s->core.current) : NULL;
+		if (h && h->outcome != REASON_NONE)
+			clear_outcome(h);
 		break;
 	case REPORT_GENERATION_GONE:
 		h = find_history(s, e->generation);
@@ -240,9 +256,14 @@ void manager_service_report_effect(struct manager_service *s, const struct effec
 	_cleanup_free_ char *text = NULL;
 	const char *event = event_name(e), *message;
 	int priority;
+	bool told;
 
+	told = e->report == REPORT_GENERATION_DRAINING && outcome_is(s, e);
 	record(s, e);
 	text = report_text(s, e, &priority);
+	/* That it failed, or was replaced, was said when that happened. */
+	if (told)
+		priority = LOG_DEBUG;
 	message = text ? text : event;
 	tell(s->manager, s, e->generation, e->worker, priority, event, message);
 	if (e->report == REPORT_ROLLOUT_ENDED) {

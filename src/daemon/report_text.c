@@ -267,6 +267,7 @@ static char *failure_text(const struct scene *c)
 {
 	const struct failure *f = &c->s->failure;
 	_cleanup_free_ char *worker = NULL;
+	const char *status;
 
 	if (c->e->reason == REASON_ABORTED || c->e->reason == REASON_ROLLED_BACK)
 		return xasprintf(
@@ -276,9 +277,11 @@ static char *failure_text(const struct scene *c)
 			"generation %u %s", c->e->generation, reason_to_string(c->e->reason));
 	if (f->worker != NO_WORKER)
 		worker = xasprintf("worker %u of ", f->worker);
+	/* One that was not ready in time runs. */
+	status = f->status && !streq(f->status, "running") ? f->status : NULL;
 	return xasprintf("%sgeneration %u%s %s%s%s%s", worker ? worker : "", c->e->generation,
-		worker ? "" : ":", f->reason, f->status ? " (" : "", f->status ? f->status : "",
-		f->status ? ")" : "");
+		worker ? "" : ":", f->reason, status ? " (" : "", status ? status : "",
+		status ? ")" : "");
 }
 
 static char *rollout_ended(const struct scene *c)
