@@ -43,6 +43,18 @@ static inline void probe_status(void)
 		(void)fclose(f);
 }
 
+static inline void probe_cgroup(void)
+{
+	FILE *f = fopen("/proc/self/cgroup", "re");
+	char line[4096];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (startswith(line, "0::"))
+			printf("cgroup %s", line + 3);
+	if (f)
+		(void)fclose(f);
+}
+
 static inline int probe_main(char **argv)
 {
 	char directory[4096] = "?";
@@ -51,6 +63,7 @@ static inline int probe_main(char **argv)
 
 	probe_descriptors();
 	probe_status();
+	probe_cgroup();
 	(void)getrlimit(RLIMIT_NOFILE, &nofile);
 	printf("argv0 %s\npid %d\npgrp %d\nppid %d\n", argv[0], getpid(), getpgrp(), getppid());
 	printf("directory %s\n", getcwd(directory, sizeof(directory)));

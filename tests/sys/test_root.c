@@ -219,6 +219,47 @@ START_TEST(not_to_be_looked_into)
 }
 END_TEST
 
+/* Where cgroup v2 is, and we in it. */
+static char *find_cgroup(void)
+{
+	_cleanup_free_ char *mount = NULL;
+	char line[4096], where[4096], type[32], *path = NULL;
+	FILE *f = fopen("/proc/self/mounts", "re");
+
+	while (!mount && f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%*s %4095s %31s", where, type) == 2 && streq(type, "cgroup2"))
+			mount = strdup(where);
+	if (f)
+		(void)fclose(f);
+	f = fopen("/proc/self/cgroup", "re");
+	while (mount && !path && f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "0::%4000s", where) == 1)
+			path = xasprintf("%s%s/tenured-test-%d", mount,
+				streq(where, "/") ? "" : where, getpid());
+	if (f)
+		(void)fclose(f);
+	return path;
+}
+
+START_TEST(born_in_a_cgroup)
+{
+	struct spawn_request request = PROBE;
+	_cleanup_free_ char *text = NULL, *in = NULL, *path = find_cgroup();
+
+	if (!path || mkdir(path, 0755) < 0) {
+		printf("skipped: a cgroup cannot be made here\n");
+		return;
+	}
+	request.plain = _i == 1;
+	request.cgroup_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	text = probe_run(&request, NULL, 0);
+	in = probe_value(text, "cgroup");
+	ck_assert_ptr_nonnull(strstr(in, strrchr(path, '/')));
+	close(request.cgroup_fd);
+	ck_assert_int_eq(rmdir(path), 0);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
 	TCase *tcase;
@@ -237,5 +278,6 @@ int main(int argc, char **argv)
 	tcase_add_test(tcase, join_a_group_of_another_uid);
 	tcase_add_loop_test(tcase, owner_and_mode_of_a_path, 0, 2);
 	tcase_add_test(tcase, not_to_be_looked_into);
+	tcase_add_loop_test(tcase, born_in_a_cgroup, 0, 2);
 	return run_case("root", tcase);
 }
