@@ -417,7 +417,7 @@ int manager_run(struct manager *m)
 		return EXIT_FAILURE;
 	/* Reading the configuration took memory that is not needed again. */
 	(void)malloc_trim(0);
-	(void)sd_notifyf(0, "READY=1\nSTATUS=%zu services", m->n_services);
+	(void)sd_notifyf(0, "READY=1\nSTATUS=Serving %zu of %zu services", wanted - failed, m->n_services);
 	r = sd_event_loop(m->event);
 	if (r < 0) {
 		log_error("event loop: %s", strerror(-r));
