@@ -243,6 +243,9 @@ struct listener *listener_close(struct listener *l)
 {
 	if (!l)
 		return NULL;
+	/* While the socket is open no other can have its inode number. */
+	if (l->ino != 0)
+		(void)listen_unlink(&l->config.address, l->dev, l->ino);
 	for (size_t i = 0; i < l->lanes.n; i++) {
 		int fd = l->lanes.sockets[i].fd;
 		listener_watch_drop(l, fd);
@@ -253,8 +256,6 @@ struct listener *listener_close(struct listener *l)
 		else
 			listen_shutdown_take(&fd);
 	}
-	if (l->ino != 0)
-		(void)listen_unlink(&l->config.address, l->dev, l->ino);
 	lanes_done(&l->lanes);
 	free(l->watches);
 	free(l->rules);
