@@ -90,6 +90,7 @@ struct manager_service {
 	struct failure trouble; /* the newest worker's failure: becomes failure when a rollout ends
 				   by it */
 	int preview_rules[64];	/* rule id per listener; 0: none */
+	bool start_again;	/* EFFECT_START_AGAIN came */
 	bool removing;		/* by reload: forgotten when stopped */
 	bool in_step;		/* effects are being applied */
 	struct service_event *events; /* what came up meanwhile */

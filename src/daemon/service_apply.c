@@ -300,14 +300,6 @@ static void apply_close_listeners(struct manager_service *s)
 			s->listeners[id] = listener_close(s->listeners[id]);
 }
 
-static void apply_start_again(struct manager_service *s)
-{
-	_cleanup_error_ struct error error = ERROR_NULL;
-
-	if (manager_service_start(s, "start while it stopped", &error) != 0)
-		log_error("%s: cannot be started again: %s", s->name, error_message(&error));
-}
-
 static int drain_signal(const struct manager_service *s, unsigned generation)
 {
 	const struct manager_generation *g = manager_service_generation(s, generation);
@@ -366,7 +358,8 @@ static void apply(struct manager_service *s, const struct effect *e, bool *ret_s
 		apply_close_listeners(s);
 		break;
 	case EFFECT_START_AGAIN:
-		apply_start_again(s);
+		/* It needs steps of its own: after this one. */
+		s->start_again = true;
 		break;
 	case EFFECT_REPORT:
 		manager_service_report_effect(s, e);

@@ -534,15 +534,31 @@ static void start_queued(struct manager_service *s)
 		o.steps = q.spec.policy.steps;
 		o.n_steps = q.spec.policy.n_steps;
 	}
-	if (upgrade_from(s, q.config, q.snapshot, &o, &error) != 0)
+	if (upgrade_from(s, q.config, q.snapshot, &o, &error) != 0) {
 		manager_report(s->manager, s, 0, NO_WORKER, LOG_ERR, "upgrade-failed",
 			"%s: the queued upgrade failed: %s", s->name, error_message(&error));
+		followers_check(s);
+	}
 	error_done(&error);
 	pending_done(&q);
 }
 
+static void start_again(struct manager_service *s)
+{
+	_cleanup_error_ struct error error = ERROR_NULL;
+
+	s->start_again = false;
+	if (manager_service_start(s, "start while it stopped", &error) == 0)
+		return;
+	manager_report(s->manager, s, 0, NO_WORKER, LOG_ERR, "service-failed",
+		"%s: cannot be started again: %s", s->name, error_message(&error));
+	followers_check(s);
+}
+
 void manager_service_after(struct manager_service *s)
 {
+	if (s->start_again)
+		start_again(s);
 	if (s->queued.config && !rollout_is_open(&s->core.rollout) && !s->core.stopping)
 		start_queued(s);
 	manager_check_stopped(s->manager);
