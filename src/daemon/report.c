@@ -272,5 +272,7 @@ void manager_service_report_effect(struct manager_service *s, const struct effec
 	}
 	if (e->report == REPORT_ROLLOUT_STARTED)
 		followers_rollout_started(s, e->generation);
-	followers_progress(s, e->generation, e->worker, message);
+	/* What only a log with --debug shows is no step for those who wait either. */
+	if (priority != LOG_DEBUG)
+		followers_progress(s, e->generation, e->worker, message);
 }
