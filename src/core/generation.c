@@ -243,6 +243,11 @@ void generation_retire_worker(
 	bool settle = !at_once && g->policy.steered && g->had_weight &&
 		      (g->policy.per_worker || g->weight == 0);
 
+	if (!settle)
+		w->owes_settle = false;
+	else if (!w->retiring && (w->state == WORKER_KILLED || w->state == WORKER_DRAINING ||
+					 w->state == WORKER_ESCALATED))
+		w->owes_settle = true;
 	w->retiring = true;
 	if (w->state == WORKER_BACKOFF && queue_has_other_owner(g, w))
 		settle = false;
@@ -268,7 +273,7 @@ void generation_unretire(struct generation *g, uint64_t now, struct effects *ret
 	for (unsigned i = 0; i < g->wanted; i++) {
 		struct worker *w = &g->workers[i];
 
-		w->retiring = false;
+		w->retiring = w->owes_settle = false;
 		w->rescues = 0;
 		(void)generation_worker_event(g, w, WORKER_ON_UNRETIRE, now, ret);
 		/* One that had been ready and was not told anything is ready still. */
@@ -281,13 +286,14 @@ void generation_kill(struct generation *g, uint64_t now, struct effects *ret)
 {
 	for (unsigned i = 0; i < g->n_workers; i++) {
 		g->workers[i].retiring = true;
+		g->workers[i].owes_settle = false;
 		(void)generation_worker_event(g, &g->workers[i], WORKER_ON_KILL, now, ret);
 	}
 }
 
 static bool shall_rescue(const struct generation *g, const struct worker *w)
 {
-	return (w->state == WORKER_SETTLING || w->state == WORKER_EMPTYING) &&
+	return (w->state == WORKER_SETTLING || w->state == WORKER_EMPTYING || w->owes_settle) &&
 	       w->rescues < RESCUES_MAX && !queue_has_other_owner(g, w);
 }
 
@@ -306,6 +312,7 @@ enum worker_event generation_exit_event(
 		if (!shall_rescue(g, w))
 			return WORKER_ON_EXIT_FINAL;
 		w->rescues++;
+		w->owes_settle = false;
 		return WORKER_ON_EXIT_RESCUE;
 	}
 	if (!generation_wants_restart(g, clean)) {
@@ -444,12 +451,26 @@ uint64_t generation_next_deadline(const struct generation *g)
 	return next;
 }
 
+/* The one queue to wait in while nobody is ready: of a worker that will be there again, rather than
+ * of one that was told to go or has ended; the first of them, because whoever takes this lane over
+ * after a failed start may have fewer. */
+static unsigned waiting_slot(const struct generation *g)
+{
+	for (unsigned i = 0; i < g->wanted; i++)
+		if (!g->workers[i].retiring && g->workers[i].state != WORKER_STOPPED)
+			return i;
+	for (unsigned i = 0; i < g->n_workers; i++)
+		if (g->workers[i].state != WORKER_STOPPED)
+			return i;
+	return 0;
+}
+
 void generation_active_slots(const struct generation *g, bool *ret)
 {
 	bool any = false;
 
 	for (unsigned i = 0; i < g->n_workers; i++)
 		any |= ret[i] = g->workers[i].state == WORKER_READY;
-	for (unsigned i = 0; !any && i < g->n_workers; i++)
-		ret[i] = i < g->wanted;
+	if (!any && g->n_workers > 0)
+		ret[waiting_slot(g)] = true;
 }

@@ -103,6 +103,6 @@ void generation_set_weight(struct generation *g, unsigned weight, uint64_t now_u
 /* Deadlines of its workers that are due become events; polls become questions. */
 void generation_tick(struct generation *g, uint64_t now_usec, struct effects *ret);
 uint64_t generation_next_deadline(const struct generation *g);
-/* Which slots may get new connections: those of READY workers, or all wanted ones when none is.
- * ret: n_workers entries. */
+/* Which slots may get new connections: those of READY workers, or when none is the one where they
+ * wait for somebody. ret: n_workers entries. */
 void generation_active_slots(const struct generation *g, bool *ret);

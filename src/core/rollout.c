@@ -176,6 +176,9 @@ static void open_lane(struct service *s, struct generation *to, uint64_t now, st
 		generation_retire(from, REASON_REPLACED, false, now, ret);
 		from->state = GENERATION_PARKED;
 		return;
+	} else if (to->listeners & ~from->listeners) {
+		/* Nobody else has the new listeners. */
+		steer(r, ret);
 	}
 	generation_start(to, r->steps[0].workers, now, ret);
 }
@@ -189,7 +192,7 @@ void rollout_begin(struct service *s, struct generation *to, unsigned pause_at, 
 	r->from = s->current;
 	r->to = to->number;
 	r->step = 0;
-	r->paused = false;
+	r->paused = r->cut_short = false;
 	r->pause_at = pause_at;
 	r->reason = REASON_NONE;
 	r->deadline_usec = USEC_INFINITY;
@@ -232,12 +235,13 @@ static void retire_replaced(
 	struct service *s, const struct generation *to, uint64_t now, struct effects *ret)
 {
 	struct generation *from = service_generation(s, s->rollout.from);
-	unsigned done = s->rollout.steps[s->rollout.step].workers, n;
+	unsigned weight = s->rollout.steps[s->rollout.step].weight, n;
 
 	if (!from || to->policy.strategy != STRATEGY_ROLLING ||
 		(from->policy.steered && !from->policy.per_worker))
 		return;
-	n = (unsigned)((uint64_t)from->wanted * done / MAX(1u, to->policy.workers));
+	/* By the share that is gone, so that somebody stays for as long as there is one. */
+	n = (unsigned)((uint64_t)from->wanted * weight / SHARE_MAX);
 	for (unsigned i = 0; i < MIN(n, from->n_workers); i++)
 		if (!from->workers[i].retiring)
 			generation_retire_worker(from, &from->workers[i], false, now, ret);
@@ -280,7 +284,7 @@ static void promote(struct service *s, struct generation *to, uint64_t now, stru
 	to->since_usec = now;
 	to->proven = true;
 	s->current = to->number;
-	s->queue_lane = to->lane;
+	service_keep_queue(s, to);
 	s->gave_up = false;
 	replace_old(s, to, now, ret);
 	r->phase = ROLLOUT_SETTLING;
@@ -321,8 +325,22 @@ static void restore_old(struct service *s, struct generation *from, struct gener
 	from->reason = REASON_NONE;
 	steer(&s->rollout, ret);
 	generation_unretire(from, now, ret);
-	s->queue_lane = from->lane;
+	service_keep_queue(s, from);
 	end(s, s->rollout.reason, NO_WORKER, ret);
+}
+
+/* Room is wanted: the oldest generation that leaves does not get all the time it could have for its
+ * connections. Those in its queues are served first: they would be lost. */
+static void cut_drain_short(struct service *s, uint64_t now, struct effects *ret)
+{
+	struct generation *oldest = service_oldest_leaving(s);
+
+	if (!s->rollout.cut_short || !oldest || !generation_is_settled(oldest))
+		return;
+	for (unsigned i = 0; i < oldest->n_workers; i++)
+		if (oldest->workers[i].state != WORKER_KILLED)
+			(void)generation_worker_event(
+				oldest, &oldest->workers[i], WORKER_ON_KILL, now, ret);
 }
 
 /* One move, if there is one to make. */
@@ -336,8 +354,10 @@ static bool advance_once(struct service *s, uint64_t now, struct effects *ret)
 	case ROLLOUT_NONE:
 		return false;
 	case ROLLOUT_WAITING:
-		if (alive(s) >= to->policy.drain.max_generations)
+		if (alive(s) >= to->policy.drain.max_generations) {
+			cut_drain_short(s, now, ret);
 			return false;
+		}
 		/* What waits in the queue of a start that failed is for this one, once nobody else
 		 * can take it. */
 		if (!from && lane_is_used(s, s->queue_lane))
@@ -415,11 +435,13 @@ void rollout_fail(
 	struct rollout *r = &s->rollout;
 	struct generation *to = service_generation(s, r->to),
 			  *from = service_generation(s, r->from);
-	bool parked = from && from->state == GENERATION_PARKED;
+	/* Without sockets there is no queue to take over: the old one goes on with its own, and
+	 * those of its workers that were told to go are started again when they are gone. */
+	bool has_queue = reason != REASON_LANE_FAILED;
 
 	to->failed = true;
 	r->paused = false;
-	if (parked) {
+	if (from && from->state == GENERATION_PARKED && has_queue) {
 		/* Its lane keeps the queue for the old generation: no settling, just out of the
 		 * way. */
 		r->phase = ROLLOUT_RESTORING;
@@ -428,16 +450,19 @@ void rollout_fail(
 		return;
 	}
 	if (from) {
+		from->state = GENERATION_SERVING;
+		from->reason = REASON_NONE;
 		generation_set_weight(to, 0, now);
 		generation_set_weight(from, SHARE_MAX, now);
 		steer(r, ret);
 		generation_unretire(from, now, ret);
 	} else if (to->lane != LANE_NONE) {
 		generation_set_weight(to, 0, now);
-		s->queue_lane = to->lane;
+		service_keep_queue(s, to);
 	}
 	end(s, reason, worker, ret);
-	generation_retire(to, reason, false, now, ret);
+	/* Where nobody else serves, its queue is for the next: it does not stay to empty it. */
+	generation_retire(to, reason, !from, now, ret);
 }
 
 void rollout_cancel(struct service *s, enum reason reason, struct effects *ret)

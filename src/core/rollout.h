@@ -44,6 +44,7 @@ struct rollout {
 	uint64_t deadline_usec; /* of SOAKING */
 	unsigned pause_at;	/* share at which it pauses by itself; 0: nowhere */
 	bool paused;
+	bool cut_short; /* WAITING: the oldest drain ends when nothing waits in its queues */
 	enum reason reason; /* RESTORING: why */
 };
 

@@ -65,6 +65,11 @@ bool service_is_healthy(const struct service *s)
 
 	if (!s->wanted)
 		return true;
+	/* While workers are replaced one by one, both generations together are what is wanted. */
+	if (current && rollout_is_open(&s->rollout)) {
+		const struct generation *to = service_generation(s, s->rollout.to);
+		return generation_ready(current) + (to ? generation_ready(to) : 0) >= current->wanted;
+	}
 	return current && generation_first_ready(current, current->wanted);
 }
 
@@ -77,11 +82,23 @@ static void report(struct effects *ret, enum report what, unsigned generation, u
 				 .value = value});
 }
 
+void service_keep_queue(struct service *s, const struct generation *g)
+{
+	s->queue_lane = g->lane;
+	s->queue_listeners = g->listeners;
+}
+
 static void drop_generation(struct service *s, size_t i, struct effects *ret)
 {
 	struct generation *g = s->generations[i];
 
 	report(ret, REPORT_GENERATION_GONE, g->number, 0);
+	/* The connections of a listener that only generations on their way out have go to another
+	 * of them. */
+	if (g->lane != LANE_NONE)
+		effects_add(ret, (struct effect){.kind = EFFECT_STEER,
+					 .generation = g->number,
+					 .worker = NO_WORKER});
 	if (g->lane != LANE_NONE)
 		effects_add(ret, (struct effect){.kind = EFFECT_RELEASE_LANE,
 					 .generation = g->number,
@@ -128,7 +145,7 @@ static void collect(struct service *s, struct effects *ret)
 
 		trim(g);
 		if (has_ended(s, g) && !is_needed(s, g)) {
-			s->queue_lane = g->lane;
+			service_keep_queue(s, g);
 			g->state = GENERATION_RETIRING;
 		}
 		if (g->state == GENERATION_RETIRING && !generation_has_process(g) &&
@@ -150,26 +167,26 @@ static void collect(struct service *s, struct effects *ret)
 }
 
 /* Make room, or say that there is none. Warm generations end first; then the oldest that drains is
- * cut short, unless overlap says that a request has to wait for nobody. */
-static int make_room(struct service *s, const struct policy *p, uint64_t now, struct effects *ret)
+ * cut short, unless overlap says that a request has to wait for nobody. What a superseded rollout
+ * leaves is room to come. Nothing changes when there is none. */
+static int make_room(struct service *s, const struct policy *p, bool superseding, uint64_t now,
+	bool *ret_cut_short, struct effects *ret)
 {
-	struct generation *oldest;
-	bool warm = false;
+	bool warm = false, leaving = service_oldest_leaving(s) != NULL;
 
+	*ret_cut_short = false;
 	if (s->n_generations < p->drain.max_generations)
 		return 0;
 	if (s->n_generations >= ARRAY_SIZE(s->generations))
 		return SERVICE_E_TOO_MANY_GENERATIONS;
 	for (size_t i = 0; i < s->n_generations; i++)
 		warm |= s->generations[i]->state == GENERATION_WARM;
-	oldest = service_oldest_leaving(s);
-	if (!warm && (p->overlap == OVERLAP_REJECT || !oldest))
+	if (!warm && !superseding && (p->overlap == OVERLAP_REJECT || !leaving))
 		return SERVICE_E_TOO_MANY_GENERATIONS;
 	for (size_t i = 0; warm && i < s->n_generations; i++)
 		if (s->generations[i]->state == GENERATION_WARM)
 			generation_retire(s->generations[i], REASON_REPLACED, false, now, ret);
-	if (!warm)
-		generation_kill(oldest, now, ret);
+	*ret_cut_short = !warm && leaving && p->overlap != OVERLAP_REJECT;
 	return 0;
 }
 
@@ -178,7 +195,8 @@ static int on_upgrade(
 {
 	const struct upgrade_spec *spec = event->spec;
 	struct generation *g;
-	bool open = rollout_is_open(&s->rollout);
+	const struct generation *from = service_generation(s, s->rollout.from);
+	bool open = rollout_is_open(&s->rollout), cut_short;
 	int r;
 
 	if (s->stopping)
@@ -187,12 +205,14 @@ static int on_upgrade(
 	 * cure. */
 	if (open && s->rollout.from != 0 && spec->policy.overlap != OVERLAP_SUPERSEDE)
 		return SERVICE_E_ROLLOUT_IN_PROGRESS;
-	if (open && s->rollout.phase == ROLLOUT_RESTORING)
+	/* recreate: the old one would have to be started again first. */
+	if (open && (s->rollout.phase == ROLLOUT_RESTORING ||
+			    (from && from->state == GENERATION_PARKED)))
 		return SERVICE_E_ROLLOUT_IN_PROGRESS;
 	g = generation_new(s->last_number + 1, &spec->policy, spec->listeners);
 	if (!g)
 		return -ENOMEM;
-	r = make_room(s, &spec->policy, now, ret);
+	r = make_room(s, &spec->policy, open, now, &cut_short, ret);
 	if (r != 0) {
 		generation_free(g);
 		return r;
@@ -201,17 +221,12 @@ static int on_upgrade(
 		rollout_fail(s, REASON_SUPERSEDED, NO_WORKER, now, ret);
 	else
 		rollout_cancel(s, REASON_SUPERSEDED, ret);
-	if (s->rollout.phase != ROLLOUT_NONE || s->n_generations >= ARRAY_SIZE(s->generations)) {
-		/* recreate: the old one is being started again first. */
-		generation_free(g);
-		return s->rollout.phase != ROLLOUT_NONE ? SERVICE_E_ROLLOUT_IN_PROGRESS
-							: SERVICE_E_TOO_MANY_GENERATIONS;
-	}
 	s->last_number++;
 	s->generations[s->n_generations++] = g;
 	s->wanted = true;
 	s->gave_up = false;
 	rollout_begin(s, g, spec->pause_at, ret);
+	s->rollout.cut_short = cut_short;
 	return 0;
 }
 
@@ -264,7 +279,7 @@ static int on_rollback(
 	to->since_usec = now;
 	to->warm_until_usec = USEC_INFINITY;
 	s->current = to->number;
-	s->queue_lane = to->lane;
+	service_keep_queue(s, to);
 	generation_set_weight(to, SHARE_MAX, now);
 	generation_set_weight(from, 0, now);
 	effects_add(
@@ -295,7 +310,7 @@ static int on_scale(struct service *s, unsigned n, uint64_t now, struct effects 
 					 .worker = NO_WORKER,
 					 .value = g->lane});
 		for (unsigned i = first; i < n; i++) {
-			g->workers[i].retiring = false;
+			g->workers[i].retiring = g->workers[i].owes_settle = false;
 			g->workers[i].rescues = 0;
 		}
 		generation_unretire(g, now, ret);
@@ -322,7 +337,7 @@ static void give_up(struct service *s, struct generation *g, enum reason reason,
 				 .worker = NO_WORKER});
 	g->failed = true;
 	s->gave_up = true;
-	s->queue_lane = g->lane;
+	service_keep_queue(s, g);
 	if (rollout_is_open(&s->rollout) && s->rollout.to == g->number)
 		rollout_fail(s, reason, NO_WORKER, now, ret);
 	else
@@ -334,6 +349,8 @@ static int on_exited(struct service *s, struct generation *g, struct worker *w,
 {
 	enum reason reason = REASON_EXITED_IN_SOAK;
 	bool failed = event->kind == EVENT_SPAWN_FAILED, clean = !failed && event->value == 1;
+	bool useless;
+	enum worker_event on;
 
 	if (!worker_state_has_process(w->state))
 		return -EPROTO;
@@ -346,15 +363,21 @@ static int on_exited(struct service *s, struct generation *g, struct worker *w,
 	if (rollout_depends_on(s, g) && !w->retiring)
 		rollout_fail(s, reason, w->index, now, ret);
 	/* A rescue that cannot even be started ends there. */
-	if (failed && worker_state_is_leaving(w->state))
+	if (failed && w->retiring)
 		w->rescues = UINT32_MAX / 2;
-	(void)generation_worker_event(g, w, generation_exit_event(g, w, clean, now), now, ret);
+	on = generation_exit_event(g, w, clean, now);
 	/* The first start of what cannot be started as it is. */
-	if (failed && event->value == 1 && g->state == GENERATION_STARTING && !g->failed)
-		give_up(s, g, reason, now, ret);
+	useless = failed && event->value == 1 && g->state == GENERATION_STARTING && !g->failed;
+	if (useless) {
+		g->given_up = true;
+		on = WORKER_ON_EXIT_FINAL;
+	}
+	(void)generation_worker_event(g, w, on, now, ret);
 	if (g->given_up && !g->failed)
-		give_up(s, g, generation_wants_restart(g, clean) ? REASON_START_LIMIT : reason, now,
-			ret);
+		give_up(s, g,
+			!useless && generation_wants_restart(g, clean) ? REASON_START_LIMIT
+								       : reason,
+			now, ret);
 	return 0;
 }
 
@@ -556,28 +579,46 @@ uint64_t service_next_deadline(const struct service *s)
 	return next;
 }
 
-size_t service_shares(const struct service *s, uint64_t listener, struct lane_share *ret)
+/* Who has the connections of a listener for which no generation has a share: one that will serve;
+ * else nobody's queue, where they wait for the next start; else, of a listener that is on its way
+ * out, the last that had it. */
+static struct lane_share share_of_none(const struct service *s, uint64_t listener)
 {
-	const struct generation *newest = NULL;
-	unsigned sum = 0;
-	size_t n = 0;
+	const struct generation *last = NULL, *newest = NULL, *queue = NULL;
 
 	for (size_t i = 0; i < s->n_generations; i++) {
 		const struct generation *g = s->generations[i];
 
 		if (!(g->listeners & listener) || g->lane == LANE_NONE)
 			continue;
-		newest = g;
-		if (g->weight == 0)
+		last = g;
+		if (g->state != GENERATION_RETIRING)
+			newest = g;
+		if (g->lane == s->queue_lane)
+			queue = g;
+	}
+	if (!newest && (!last || (s->current == 0 && (s->queue_listeners & listener))))
+		return (struct lane_share){s->queue_lane, SHARE_MAX, queue};
+	if (!newest)
+		newest = last;
+	return (struct lane_share){newest->lane, SHARE_MAX, newest};
+}
+
+size_t service_shares(const struct service *s, uint64_t listener, struct lane_share *ret)
+{
+	unsigned sum = 0;
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->n_generations; i++) {
+		const struct generation *g = s->generations[i];
+
+		if (!(g->listeners & listener) || g->lane == LANE_NONE || g->weight == 0)
 			continue;
 		ret[n++] = (struct lane_share){g->lane, g->weight, g};
 		sum += g->weight;
 	}
 	if (n == 0) {
-		/* Only generations without a share were given this listener, or there is none at
-		 * all. */
-		ret[0] = (struct lane_share){
-			newest ? newest->lane : s->queue_lane, SHARE_MAX, newest};
+		ret[0] = share_of_none(s, listener);
 		return 1;
 	}
 	if (n == 1)

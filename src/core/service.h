@@ -82,6 +82,7 @@ struct service {
 	bool start_again;
 	bool gave_up;	     /* its last start was given up, nothing runs */
 	unsigned queue_lane; /* where new connections wait while no generation has a share */
+	uint64_t queue_listeners; /* those that have sockets there */
 	struct rollout rollout;
 };
 
@@ -100,6 +101,8 @@ enum service_state service_state(const struct service *s);
 const char *service_state_to_string(enum service_state s);
 bool service_is_healthy(const struct service *s);
 struct generation *service_generation(const struct service *s, unsigned number);
+/* Connections that come while no generation has a share wait in the lane of this one. */
+void service_keep_queue(struct service *s, const struct generation *g);
 /* The oldest generation that is leaving, or NULL. */
 struct generation *service_oldest_leaving(const struct service *s);
 

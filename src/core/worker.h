@@ -10,8 +10,9 @@
  *        +---- any ---- KILLED <--KILL_TIMEOUT-- ESCALATED <--DRAIN_TIMEOUT-- DRAINING <-------+
  *
  * RETIRE_NOW goes straight to DRAINING (nothing was ever steered to it, or its queue has other
- * owners). EXIT_RESCUE starts a process again while SETTLING or EMPTYING, because its queue may
- * hold connections that nobody else would serve. UNRETIRE takes back a worker that was not
+ * owners). EXIT_RESCUE starts a process again while SETTLING or EMPTYING, or for a worker that was
+ * killed before it came to that, because its queue may hold connections that nobody else would
+ * serve. UNRETIRE takes back a worker that was not
  * signalled yet. Guards become events before the look-up: what an exit means is decided by the
  * generation. */
 #pragma once
@@ -95,6 +96,7 @@ struct worker {
 	enum worker_state state;
 	bool was_ready;	   /* the present process */
 	bool retiring;	   /* it shall go; an exit is final */
+	bool owes_settle;  /* it was being killed when it was to settle: its queue still has to */
 	unsigned restarts; /* respawns in this generation */
 	unsigned rescues;  /* respawns while retiring, for the sake of its queue */
 	struct backoff backoff;
