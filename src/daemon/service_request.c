@@ -317,10 +317,15 @@ static int upgrade_from(struct manager_service *s, const struct service_config *
 
 	if (!copy)
 		return error_set(ret_error, -ENOMEM, "%s: out of memory", s->name);
-	r = manager_service_bind(s, config, &spec.listeners, ret_error);
+	/* What workers are made of may be old, how many there are to be is not. */
+	if (config == &snapshot->config) {
+		copy->workers = s->config->workers;
+		copy->workers_auto = s->config->workers_auto;
+	}
+	r = manager_service_bind(s, copy, &spec.listeners, ret_error);
 	if (r < 0)
 		goto out;
-	fill_policy(s, config, spec.listeners, &spec.policy);
+	fill_policy(s, copy, spec.listeners, &spec.policy);
 	apply_options(&spec, o);
 	r = submit(s, &spec, snapshot, o->requested_by);
 	if (r == 0) {
@@ -416,8 +421,10 @@ static void mark_left(struct manager_service *s, unsigned generation)
 int manager_service_rollback(
 	struct manager_service *s, unsigned to, const char *requested_by, struct error *ret_error)
 {
+	/* It has proved itself before, and what is left may be on fire: no soak. */
+	static const uint64_t no_soak = 0;
+	struct request_options o = {.requested_by = requested_by, .soak_usec = &no_soak};
 	_cleanup_snapshot_ struct snapshot *snapshot = NULL;
-	struct request_options o = {.requested_by = requested_by};
 	const struct history_entry *h;
 	struct service_event e = {.kind = EVENT_ROLLBACK};
 	unsigned left = s->core.current;
