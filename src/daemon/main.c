@@ -55,6 +55,8 @@ static int read_file(const char *path, struct config **ret)
 	r = config_load(path, &c, &problems, &error);
 	if (r >= 0)
 		r = config_resolve(c, manager_n_cpus(), &problems);
+	if (r >= 0)
+		config_check_root(c, geteuid() == 0, &problems);
 	print_problems(&problems);
 	if (r < 0)
 		fprintf(stderr, "tenured: %s\n", error.code ? error_message(&error) : strerror(-r));
