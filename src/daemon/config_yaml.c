@@ -349,11 +349,17 @@ static int load_content(struct loader *l, const struct config_file *f)
 int config_load(const char *path, struct config **ret, struct config_problems *problems,
 	struct error *ret_error)
 {
+	return config_load_as(path, path, ret, problems, ret_error);
+}
+
+int config_load_as(const char *path, const char *as, struct config **ret,
+	struct config_problems *problems, struct error *ret_error)
+{
 	_cleanup_config_ struct config *c = config_new();
 	_cleanup_config_file_ struct config_file f = {0};
 	struct loader l = {
 		.reader = {.config = c, .problems = problems},
-		       .main_path = path
+		       .main_path = as
 	};
 	int r;
 
@@ -365,7 +371,7 @@ int config_load(const char *path, struct config **ret, struct config_problems *p
 	if (r == 0)
 		r = load_content(&l, &f);
 	else
-		r = strv_append(&c->files, path);
+		r = strv_append(&c->files, as);
 	free(l.loaded);
 	if (r < 0)
 		return error_set_errno(ret_error, r, "%s cannot be read", path);

@@ -8,13 +8,15 @@
 #include "daemon/run.h"
 #include "daemon/manager.h"
 
+#define DEFAULT_FILE TENURED_SYSCONFDIR "/tenured/tenured.yaml"
+
 enum { EXIT_USAGE = 2, EXIT_INVALID_CONFIGURATION = 7 };
 
 static const char usage[] =
 	"tenured keeps a program's listening sockets while the program itself comes and goes.\n"
 	"\n"
 	"  tenured -c FILE                    serve what FILE says, in the foreground\n"
-	"  tenured check FILE                 is FILE right? (no service is touched)\n"
+	"  tenured check [--as PATH] [FILE]   is FILE right, at PATH? (no service is touched)\n"
 	"  tenured run --listen ADDRESS [--listen ...] [--workers N] [--name NAME] -- COMMAND...\n"
 	"                                     serve one command without a file\n"
 	"\n"
@@ -44,15 +46,16 @@ static void print_problems(const struct config_problems *problems)
 	}
 }
 
-/* The configuration of FILE; everything that is wrong is printed. An exit status, 0 with *ret. */
-static int read_file(const char *path, struct config **ret)
+/* The configuration of FILE, as if it were at `as`; everything that is wrong is printed. An exit
+ * status, 0 with *ret. */
+static int read_file(const char *path, const char *as, struct config **ret)
 {
 	_cleanup_error_ struct error error = ERROR_NULL;
 	_cleanup_config_ struct config *c = NULL;
 	struct config_problems problems = {0};
 	int r, status = EXIT_INVALID_CONFIGURATION;
 
-	r = config_load(path, &c, &problems, &error);
+	r = config_load_as(path, as, &c, &problems, &error);
 	if (r >= 0)
 		r = config_resolve(c, manager_n_cpus(), &problems);
 	if (r >= 0)
@@ -70,19 +73,33 @@ static int read_file(const char *path, struct config **ret)
 
 static int check(int argc, char *argv[])
 {
+	static const struct option options[] = {
+		{"as",  required_argument, NULL, 'a'},
+		      {0}
+	 };
+	const char *path = DEFAULT_FILE, *as = NULL;
 	struct config *c = NULL;
 	size_t n;
-	int status;
+	int status, option;
 
-	if (argc != 2) {
+	optind = 0; /* GNU: forget the options before "check" */
+	while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0) {
+		if (option != 'a')
+			return EXIT_USAGE;
+		as = optarg;
+	}
+	if (argc - optind > 1) {
 		fprintf(stderr, "tenured: check takes one FILE\n");
 		return EXIT_USAGE;
 	}
-	status = read_file(argv[1], &c);
+	if (optind < argc)
+		path = argv[optind];
+	as = as ? as : path;
+	status = read_file(path, as, &c);
 	if (status != EXIT_SUCCESS)
 		return status;
 	n = c->n_services;
-	printf("%s: good, %zu service%s\n", argv[1], n, n == 1 ? "" : "s");
+	printf("%s: good, %zu service%s\n", as, n, n == 1 ? "" : "s");
 	config_free(c);
 	return EXIT_SUCCESS;
 }
@@ -162,6 +179,6 @@ int main(int argc, char *argv[])
 		fputs(usage, stderr);
 		return EXIT_USAGE;
 	}
-	status = read_file(path, &config);
+	status = read_file(path, path, &config);
 	return status == EXIT_SUCCESS ? serve(config, path, socket) : status;
 }
