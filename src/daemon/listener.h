@@ -66,6 +66,8 @@ int listener_socket(const struct listener *l, unsigned lane, unsigned slot);
 void listener_steer(struct listener *l);
 /* Which sockets nobody serves are watched and reset (from the service's state). */
 void listener_watch_idle(struct listener *l);
+/* A worker may have called listen(2) with a number of its own, which counts for everybody. */
+void listener_keep_backlog(struct listener *l);
 /* Connections waiting in the worker's queue (slot, or the shared one), over this listener. */
 unsigned listener_queue(const struct listener *l, unsigned lane, unsigned slot);
 /* Wake those who wait on the lane's shared sockets. */

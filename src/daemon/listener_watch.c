@@ -108,12 +108,29 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *us
 	}
 	n = listen_reset_queue(fd, RESET_AT_ONCE);
 	l->resets += n > 0 ? (unsigned)n : 0;
+	/* Perhaps a worker has detached the program, and the kernel chooses among all sockets. */
+	listener_steer(l);
 	if (n > 0 && listener_may_warn(l))
 		log_warning("%s: listener %s: a late connection reached sockets that nobody serves "
 			    "any more and was reset "
 			    "(%llu so far); a longer drain.settle avoids that",
 			l->service->name, l->config.name, (unsigned long long)l->resets);
 	return 0;
+}
+
+void listener_keep_backlog(struct listener *l)
+{
+	for (size_t i = 0; i < l->lanes.n; i++) {
+		int fd = l->lanes.sockets[i].fd;
+		struct listen_state state;
+
+		/* One that was shut down is not for us: its place in the array would change. */
+		if (!address_is_unix(&l->config.address) &&
+			(listen_query(fd, &state) < 0 || !state.accepting ||
+				state.queue_max == l->config.backlog))
+			continue;
+		(void)listen_start(fd, l->config.backlog);
+	}
 }
 
 int listener_watch_add(struct listener *l, int fd)

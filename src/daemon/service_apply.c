@@ -395,11 +395,17 @@ static void update_preview(struct manager_service *s)
 
 void manager_service_steer(struct manager_service *s)
 {
-	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
-		if (s->listeners[id] && s->listeners[id]->kind == LISTENER_GROUP) {
-			listener_steer(s->listeners[id]);
-			listener_watch_idle(s->listeners[id]);
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
+		struct listener *l = s->listeners[id];
+
+		if (!l)
+			continue;
+		listener_keep_backlog(l);
+		if (l->kind == LISTENER_GROUP) {
+			listener_steer(l);
+			listener_watch_idle(l);
 		}
+	}
 }
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)

@@ -48,9 +48,11 @@ static void pet_watchdog(struct worker_process *p)
 static void set_main_pid(struct worker_process *p, pid_t pid)
 {
 	if (pid != p->pid && !process_is_descendant(pid, p->pid)) {
-		log_warning("%s: worker %u of generation %u names a main process that is none of "
-			    "its own, ignoring",
-			p->service->name, p->index, p->generation);
+		if (!p->told_main_pid)
+			log_warning("%s: worker %u of generation %u names a main process that is "
+				    "none of its own, ignoring",
+				p->service->name, p->index, p->generation);
+		p->told_main_pid = true;
 		return;
 	}
 	p->main_pid = pid;

@@ -47,7 +47,7 @@ static void forget_process(struct worker_process *p)
 	p->notify_fd = close_fd(p->notify_fd);
 	p->pidfd = close_fd(p->pidfd);
 	p->pid = p->main_pid = p->pgid = 0;
-	p->said_ready = false;
+	p->said_ready = p->told_main_pid = false;
 	free(p->notify_address);
 	p->notify_address = NULL;
 	free(p->status);
@@ -80,7 +80,7 @@ void worker_process_signal(struct worker_process *p, int signal, bool group)
 	 * be a stranger's. */
 	if (group)
 		(void)spawn_signal_group(p->pgid, signal);
-	else if (p->main_pid != p->pid)
+	else if (p->main_pid != p->pid && process_is_descendant(p->main_pid, p->pid))
 		(void)kill(p->main_pid, signal);
 	else
 		(void)spawn_signal(p->pidfd, signal);
@@ -123,23 +123,41 @@ static int watch_exit(struct worker_process *p)
 }
 
 /* The program went to the background and said where (MAINPID=): its main process is our child now,
- * because we are the subreaper of what our workers leave. False: that one is gone too. */
+ * because we are the subreaper of what our workers leave. False: that one is gone too, or it is
+ * somebody else's child, whose end the loop could not wait for. */
 static bool adopt_main(struct worker_process *p)
 {
-	int fd = (int)syscall(SYS_pidfd_open, p->main_pid, 0);
+	sd_event_source *before = p->exit_source;
+	int fd = (int)syscall(SYS_pidfd_open, p->main_pid, 0), before_fd = p->pidfd;
+	pid_t parent, before_pid = p->pid, pgid;
 
 	if (fd < 0)
 		return false;
-	p->exit_source = source_drop(p->exit_source);
-	close_fd(p->pidfd);
+	/* Only a group of its own, or the one its worker was given, may be signalled as a whole: it
+	 * can have joined any group of the session, also ours. */
+	pgid = getpgid(p->main_pid);
+	if (pgid != p->main_pid && pgid != p->pgid)
+		pgid = 0;
+	if (process_parent(p->main_pid, &parent) < 0 || parent != getpid() ||
+		manager_is_worker(p->service->manager, p->main_pid)) {
+		close_fd(fd);
+		return false;
+	}
+	p->exit_source = NULL;
 	p->pidfd = fd;
 	p->pid = p->main_pid;
-	p->pgid = getpgid(p->pid);
-	if (p->pgid > 0 && watch_exit(p) >= 0)
-		return true;
-	/* It ended meanwhile. */
-	p->pgid = p->pid;
-	return false;
+	if (watch_exit(p) < 0) {
+		p->exit_source = source_drop(p->exit_source);
+		close_fd(fd);
+		p->exit_source = before;
+		p->pidfd = before_fd;
+		p->pid = before_pid;
+		return false;
+	}
+	p->pgid = pgid;
+	source_drop(before);
+	close_fd(before_fd);
+	return true;
 }
 
 /* The leader has ended but is not reaped (sd-event does that when we return): its pid, and so its

@@ -26,6 +26,7 @@ struct worker_process {
 	struct output *output;	   /* captured; NULL: inherited */
 	struct ready_watch *ready; /* while STARTING */
 	bool said_ready;	   /* READY=1 came */
+	bool told_main_pid;	   /* a wrong MAINPID= was logged, once for each process */
 	char *status;		   /* STATUS= */
 	sd_event_source *watchdog_source;
 	uint64_t watchdog_usec;	    /* 0: off */
