@@ -276,7 +276,7 @@ static void spam_notify(void)
 		"STATUS",
 		"MAINPID=1",
 		"MAINPID=-5",
-		"WATCHDOG=trigger",
+		"WATCHDOG=2",
 		"ERRNO=banana",
 		"STOPPING=0\nREADY=0",
 		"STATUS=\xff\xfe\x01",
