@@ -459,9 +459,6 @@ static unsigned waiting_slot(const struct generation *g)
 	for (unsigned i = 0; i < g->wanted; i++)
 		if (!g->workers[i].retiring && g->workers[i].state != WORKER_STOPPED)
 			return i;
-	for (unsigned i = 0; i < g->n_workers; i++)
-		if (g->workers[i].state != WORKER_STOPPED)
-			return i;
 	return 0;
 }
 

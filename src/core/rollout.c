@@ -136,7 +136,10 @@ static void set_weights(struct service *s, struct generation *to, unsigned weigh
 {
 	struct generation *from = service_generation(s, s->rollout.from);
 
-	generation_set_weight(to, from ? weight : SHARE_MAX, now);
+	/* An old one whose workers have all ended (restart: never) serves nobody. */
+	if (!from || !generation_has_process(from))
+		weight = SHARE_MAX;
+	generation_set_weight(to, weight, now);
 	if (from)
 		generation_set_weight(from, SHARE_MAX - weight, now);
 }
@@ -240,11 +243,23 @@ static void retire_replaced(
 	if (!from || to->policy.strategy != STRATEGY_ROLLING ||
 		(from->policy.steered && !from->policy.per_worker))
 		return;
-	/* By the share that is gone, so that somebody stays for as long as there is one. */
+	/* By the share that is gone, so that somebody stays for as long as there is one; and first
+	 * those that serve nobody as it is. */
 	n = (unsigned)((uint64_t)from->wanted * weight / SHARE_MAX);
-	for (unsigned i = 0; i < MIN(n, from->n_workers); i++)
-		if (!from->workers[i].retiring)
-			generation_retire_worker(from, &from->workers[i], false, now, ret);
+	for (unsigned i = 0; i < from->wanted; i++)
+		n -= n > 0 && from->workers[i].retiring;
+	for (unsigned pass = 0; pass < 3; pass++)
+		for (unsigned i = 0; n > 0 && i < from->wanted; i++) {
+			struct worker *w = &from->workers[i];
+
+			if (w->retiring || (pass == 0 && w->state != WORKER_STOPPED) ||
+				(pass == 1 && w->state == WORKER_READY))
+				continue;
+			generation_retire_worker(from, w, false, now, ret);
+			n--;
+		}
+	/* With nobody ready, those that wait may wait for another now. */
+	steer(&s->rollout, ret);
 }
 
 static void replace_old(struct service *s, struct generation *to, uint64_t now, struct effects *ret)

@@ -68,7 +68,8 @@ bool service_is_healthy(const struct service *s)
 	/* While workers are replaced one by one, both generations together are what is wanted. */
 	if (current && rollout_is_open(&s->rollout)) {
 		const struct generation *to = service_generation(s, s->rollout.to);
-		return generation_ready(current) + (to ? generation_ready(to) : 0) >= current->wanted;
+		return generation_ready(current) + (to ? generation_ready(to) : 0) >=
+		       current->wanted;
 	}
 	return current && generation_first_ready(current, current->wanted);
 }
@@ -130,22 +131,34 @@ static bool is_needed(const struct service *s, const struct generation *g)
 	       (g->number == s->rollout.from || g->number == s->rollout.to);
 }
 
-/* A generation that serves and whose workers have all ended by their own will (restart: never,
- * on-failure). */
+/* A generation that serves, or could again, and whose workers have all ended by their own will
+ * (restart: never, on-failure). */
 static bool has_ended(const struct service *s, const struct generation *g)
 {
-	return g->state == GENERATION_SERVING && g->number == s->current &&
+	return ((g->state == GENERATION_SERVING && g->number == s->current) ||
+		       g->state == GENERATION_WARM) &&
 	       g->policy.restart != RESTART_ALWAYS && !generation_has_process(g);
 }
 
-static void collect(struct service *s, struct effects *ret)
+/* One warm generation is enough, and none when there is nothing to go back from. */
+static void retire_warm(struct service *s, uint64_t now, struct effects *ret)
+{
+	for (size_t i = 0; i < s->n_generations; i++)
+		if (s->generations[i]->state == GENERATION_WARM)
+			generation_retire(s->generations[i], REASON_REPLACED, false, now, ret);
+}
+
+static void collect(struct service *s, uint64_t now, struct effects *ret)
 {
 	for (size_t i = 0; i < s->n_generations;) {
 		struct generation *g = s->generations[i];
 
 		trim(g);
 		if (has_ended(s, g) && !is_needed(s, g)) {
-			service_keep_queue(s, g);
+			if (g->state == GENERATION_SERVING) {
+				service_keep_queue(s, g);
+				retire_warm(s, now, ret);
+			}
 			g->state = GENERATION_RETIRING;
 		}
 		if (g->state == GENERATION_RETIRING && !generation_has_process(g) &&
@@ -183,9 +196,7 @@ static int make_room(struct service *s, const struct policy *p, bool superseding
 		warm |= s->generations[i]->state == GENERATION_WARM;
 	if (!warm && !superseding && (p->overlap == OVERLAP_REJECT || !leaving))
 		return SERVICE_E_TOO_MANY_GENERATIONS;
-	for (size_t i = 0; warm && i < s->n_generations; i++)
-		if (s->generations[i]->state == GENERATION_WARM)
-			generation_retire(s->generations[i], REASON_REPLACED, false, now, ret);
+	retire_warm(s, now, ret);
 	*ret_cut_short = !warm && leaving && p->overlap != OVERLAP_REJECT;
 	return 0;
 }
@@ -559,7 +570,7 @@ int service_step(
 	if (r != 0)
 		return r;
 	rollout_advance(s, now, ret);
-	collect(s, ret);
+	collect(s, now, ret);
 	/* What was collected may be the room a rollout waited for. */
 	rollout_advance(s, now, ret);
 	return 0;
