@@ -223,6 +223,7 @@ int listener_open(struct manager_service *s, const struct listener_config *c, un
 	l->config.place.file = NULL;
 	l->service = s;
 	l->id = id;
+	l->hangups_fd = -1;
 	choose_kind(l, may_group);
 	r = l->kind == LISTENER_GROUP ? open_group(l, lane) : open_held(l, &detail);
 	if (r < 0) {
@@ -257,6 +258,7 @@ struct listener *listener_close(struct listener *l)
 			listen_shutdown_take(&fd);
 	}
 	lanes_done(&l->lanes);
+	close_fd(l->hangups_fd);
 	free(l->watches);
 	free(l->rules);
 	listener_config_done(&l->config);
@@ -344,9 +346,7 @@ void listener_update(struct listener *l, const struct listener_config *c)
 	if (listener_config_copy(c, &copy) < 0)
 		return;
 	copy.place.file = NULL;
-	if (copy.backlog != l->config.backlog)
-		for (size_t i = 0; i < l->lanes.n; i++)
-			(void)listen_start(l->lanes.sockets[i].fd, copy.backlog);
 	listener_config_done(&l->config);
 	l->config = copy;
+	listener_keep_backlog(l);
 }

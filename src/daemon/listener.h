@@ -40,6 +40,7 @@ struct listener {
 	struct lanes lanes;		 /* group: every socket; held: one entry */
 	struct listener_watch **watches; /* one per socket, in no order */
 	size_t n_watches, watches_capacity;
+	int hangups_fd; /* group: epoll, tells the order in which sockets were shut down; or -1 */
 	struct listener_rule *rules;
 	size_t n_rules, rules_capacity;
 	unsigned next_rule;

@@ -60,6 +60,15 @@ static int replace_unix(struct listener *l)
 	return 0;
 }
 
+static void warn_of_shutdown(struct listener *l)
+{
+	if (listener_may_warn(l))
+		log_warning("%s: a worker shut the socket of listener %s down for everybody; it "
+			    "listens again, but what waited in its "
+			    "queue was reset",
+			l->service->name, l->config.name);
+}
+
 static int revive(struct listener *l, int fd)
 {
 	struct lane_socket *socket = socket_of(l, fd);
@@ -78,12 +87,56 @@ static int revive(struct listener *l, int fd)
 	/* It left the array when it was shut down, and is now its last member. */
 	(void)lanes_relisten(&l->lanes, lane, slot);
 	listener_steer(l);
-	if (listener_may_warn(l))
-		log_warning("%s: a worker shut the socket of listener %s down for everybody; it "
-			    "listens again, but what waited in its "
-			    "queue was reset",
-			l->service->name, l->config.name);
+	warn_of_shutdown(l);
 	return 0;
+}
+
+/* Take those that were shut down out of the model, in the order in which they left the kernel's
+ * array: it decides where the others are now. The loop's sources do not keep it, an epoll of our
+ * own does. ret: room for all. */
+static size_t take_fallen(struct listener *l, struct lane_socket *ret)
+{
+	struct epoll_event events[64];
+	size_t n = 0;
+	int found;
+
+	while ((found = epoll_wait(l->hangups_fd, events, ARRAY_SIZE(events), 0)) > 0)
+		for (int i = 0; i < found; i++) {
+			const struct lane_socket *socket = socket_of(l, events[i].data.fd);
+			struct listen_state state;
+
+			if (!socket || (listen_query(socket->fd, &state) >= 0 && state.accepting))
+				continue;
+			ret[n] = *socket;
+			(void)lanes_remove(&l->lanes, ret[n].lane, ret[n].slot, NULL);
+			n++;
+		}
+	return n;
+}
+
+/* All that were shut down listen again, as the last members. */
+static void revive_fallen(struct listener *l)
+{
+	_cleanup_free_ struct lane_socket *fallen = calloc(l->lanes.n + 1, sizeof(*fallen));
+	size_t n = fallen && l->hangups_fd >= 0 ? take_fallen(l, fallen) : 0;
+
+	for (size_t i = 0; i < n; i++) {
+		int r = listen_start(fallen[i].fd, l->config.backlog);
+
+		if (r >= 0)
+			r = lanes_append(&l->lanes, fallen[i].lane, fallen[i].slot, fallen[i].fd);
+		if (r >= 0)
+			continue;
+		log_error("%s: listener %s was shut down by a worker and cannot listen again: %s",
+			l->service->name, l->config.name, strerror(-r));
+		/* Its place is made anew when the lane is prepared the next time. */
+		listener_watch_drop(l, fallen[i].fd);
+		close_fd(fallen[i].fd);
+	}
+	if (n == 0)
+		return;
+	listener_steer(l);
+	warn_of_shutdown(l);
 }
 
 static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *userdata)
@@ -93,7 +146,12 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *us
 	struct listen_state state;
 	int n, r;
 
-	if (revents & (EPOLLHUP | EPOLLERR)) {
+	if (revents & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) {
+		if (l->kind == LISTENER_GROUP)
+			revive_fallen(l);
+		/* It may have been closed for good. */
+		if (!socket_of(l, fd))
+			return 0;
 		if (!address_is_unix(&l->config.address) && listen_query(fd, &state) >= 0 &&
 			state.accepting)
 			return 0;
@@ -133,6 +191,20 @@ void listener_keep_backlog(struct listener *l)
 	}
 }
 
+static int watch_hangup(struct listener *l, int fd)
+{
+	/* Being shut down is always reported; at the edge, so that each is told once. */
+	struct epoll_event event = {.events = EPOLLET, .data.fd = fd};
+
+	if (l->kind != LISTENER_GROUP)
+		return 0;
+	if (l->hangups_fd < 0)
+		l->hangups_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (l->hangups_fd < 0 || epoll_ctl(l->hangups_fd, EPOLL_CTL_ADD, fd, &event) < 0)
+		return -errno;
+	return 0;
+}
+
 int listener_watch_add(struct listener *l, int fd)
 {
 	struct listener_watch *w;
@@ -145,10 +217,13 @@ int listener_watch_add(struct listener *l, int fd)
 	if (!w)
 		return -ENOMEM;
 	*w = (struct listener_watch){.listener = l, .fd = fd};
-	/* No events wanted: EPOLLHUP comes all the same. */
-	r = sd_event_add_io(l->service->manager->event, &w->source, fd, 0, on_socket, w);
+	/* EPOLLHUP comes unasked, but a Unix socket that was shut down for reading has none. */
+	r = sd_event_add_io(l->service->manager->event, &w->source, fd,
+		address_is_unix(&l->config.address) ? EPOLLRDHUP : 0, on_socket, w);
 	if (r >= 0)
 		r = sd_event_source_set_priority(w->source, PRIORITY_LISTENER);
+	if (r >= 0)
+		r = watch_hangup(l, fd);
 	if (r < 0) {
 		if (w->source)
 			sd_event_source_disable_unref(w->source);
@@ -161,6 +236,9 @@ int listener_watch_add(struct listener *l, int fd)
 
 void listener_watch_drop(struct listener *l, int fd)
 {
+	/* Workers may hold the socket: closing ours would not take it from there. */
+	if (l->hangups_fd >= 0)
+		(void)epoll_ctl(l->hangups_fd, EPOLL_CTL_DEL, fd, NULL);
 	for (size_t i = 0; i < l->n_watches; i++)
 		if (l->watches[i]->fd == fd) {
 			sd_event_source_disable_unref(l->watches[i]->source);

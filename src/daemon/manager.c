@@ -224,6 +224,8 @@ static int watch_signals(struct manager *m)
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return -errno;
 	(void)signal(SIGPIPE, SIG_IGN);
+	/* Who started us may have ignored it, and then the kernel would reap our workers. */
+	(void)signal(SIGCHLD, SIG_DFL);
 	for (size_t i = 0; r >= 0 && i < ARRAY_SIZE(signals); i++)
 		r = sd_event_add_signal(m->event, NULL, signals[i], on_signal, m);
 	if (r >= 0)
@@ -417,7 +419,8 @@ int manager_run(struct manager *m)
 		return EXIT_FAILURE;
 	/* Reading the configuration took memory that is not needed again. */
 	(void)malloc_trim(0);
-	(void)sd_notifyf(0, "READY=1\nSTATUS=Serving %zu of %zu services", wanted - failed, m->n_services);
+	(void)sd_notifyf(
+		0, "READY=1\nSTATUS=Serving %zu of %zu services", wanted - failed, m->n_services);
 	r = sd_event_loop(m->event);
 	if (r < 0) {
 		log_error("event loop: %s", strerror(-r));
