@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What went wrong once."""
+
+import sys
+import time
+
+import pytest
+
+from harness import assert_clean, free_port, wait_until
+from processes import Process
+from upgrades import CLIENTS, per_worker, quick, set_release, web_config
+
+# Names its grandchild as the main process and leaves; the child between them lives on.
+FOREIGN_MAIN = """
+import os, socket, time
+def notify(text):
+    name = os.environ["NOTIFY_SOCKET"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.connect("\\0" + name[1:] if name[0] == "@" else name)
+        s.send(text.encode())
+r, w = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    grandchild = os.fork()
+    if grandchild == 0:
+        time.sleep(0.3)
+        os._exit(0)
+    os.write(w, str(grandchild).encode())
+    time.sleep(20)
+    os._exit(0)
+notify("MAINPID=" + os.read(r, 20).decode() + "\\nREADY=1")
+time.sleep(0.1)
+os._exit(0)
+"""
+
+# Its main process joins the supervisor's own process group, and ends.
+GROUP_OF_OURS = """
+import os, socket, time
+ours = os.getpgid(os.getppid())
+main = os.fork()
+if main == 0:
+    os.setpgid(0, ours)
+    time.sleep(0.3)
+    os._exit(0)
+name = os.environ["NOTIFY_SOCKET"]
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+    s.connect("\\0" + name[1:] if name[0] == "@" else name)
+    s.send(f"MAINPID={main}\\nREADY=1".encode())
+time.sleep(0.1)
+os._exit(0)
+"""
+
+
+@pytest.mark.sanitize
+@pytest.mark.parametrize("program", [FOREIGN_MAIN, GROUP_OF_OURS], ids=["foreign", "our-group"])
+def test_main_process_in_disguise(daemon, program):
+    """A main process that is no child of ours cannot be waited for, which ended the event loop; one in
+    the group of the daemon took the daemon with it when the group was ended."""
+    one = daemon(
+        {
+            "services": {
+                "web": {
+                    "command": [sys.executable, "-c", program],
+                    "listen": f"127.0.0.1:{free_port()}",
+                    "ready": {"by": "notify", "accept": False},
+                    "drain": {"settle": "50ms", "timeout": "5s"},
+                }
+            }
+        }
+    )
+    one.wait_log("started again in")
+    assert one.is_running()
+
+
+def test_children_ignored_by_who_started_us(daemon):
+    """With SIGCHLD ignored the kernel reaps, and there is nothing left to wait for."""
+    port = free_port()
+    one = daemon(start=False, wrap=["/bin/sh", "-c", 'trap "" CHLD; exec "$@"', "sh"])
+    one.config = {"services": {"web": {"command": ["/bin/sleep", "0.2"], "listen": f"127.0.0.1:{port}",
+                  "ready": {"by": "delay", "delay": "10ms", "accept": False}}}}  # fmt: skip
+    one.write_config()
+    one.start()
+    one.wait_log("started again in")
+    assert one.is_running()
+
+
+@pytest.mark.parametrize("workers", [4, 8])
+def test_many_sockets_shut_down_at_once(web, load, workers):
+    """Those that were shut down left the kernel's array in an order that counts: in which they are found
+    again does not."""
+    port = free_port()
+    one = web(workers=workers, port=port, listen=per_worker(port), upgrade=quick())
+    for number in range(2, 8):
+        one.manners.set(f"--if-generation {number} --shutdown-listener 150ms")
+        one.upgrade()
+        one.wait_serving(generation=number)
+        one.wait_generation_gone(number - 1)
+        time.sleep(0.4)
+        running = load(port, clients=CLIENTS)
+        running.wait_more(300)
+        assert_clean(running.stop(), 300, generations=[number])
