@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/log.h"
 
+#include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdarg.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <systemd/sd-daemon.h>
@@ -12,13 +15,23 @@
 
 enum log_style { STYLE_PLAIN, STYLE_TIME, STYLE_PRIORITY };
 
+/* How stderr is written without waiting for whoever reads it. */
+enum log_way {
+	WAY_FILE,   /* a file has no reader */
+	WAY_SOCKET, /* a flag of the call */
+	WAY_OWN,    /* a pipe or terminal, by a descriptor of our own that does not block */
+	WAY_POLL,   /* one that we may not open again: what surely has room */
+};
+
 static struct {
 	enum log_style style;
 	int max_level;
 	bool journal;
-	bool may_block; /* stderr is a pipe or terminal whose reader may be slow, or gone */
+	enum log_way way;
+	int own_fd;
+	bool torn; /* the last line was written in part */
 	unsigned long long dropped;
-} state = {.style = STYLE_PLAIN, .max_level = LOG_INFO};
+} state = {.style = STYLE_PLAIN, .max_level = LOG_INFO, .way = WAY_POLL, .own_fd = -1};
 
 /* $JOURNAL_STREAM says device:inode of the stream that is the journal: stderr may have been
  * redirected since. */
@@ -31,6 +44,18 @@ static bool stderr_is_journal(const struct stat *st)
 	       st->st_ino == ino;
 }
 
+/* O_NONBLOCK belongs to the open file, which others share with us: we open it once more. */
+static enum log_way find_way(const struct stat *st)
+{
+	state.own_fd = close_fd(state.own_fd);
+	if (S_ISREG(st->st_mode))
+		return WAY_FILE;
+	if (S_ISSOCK(st->st_mode))
+		return WAY_SOCKET;
+	state.own_fd = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	return state.own_fd >= 0 ? WAY_OWN : WAY_POLL;
+}
+
 void log_init(int max_level)
 {
 	struct stat st = {0};
@@ -39,11 +64,13 @@ void log_init(int max_level)
 	if (fstat(STDERR_FILENO, &st) < 0)
 		return;
 	state.journal = stderr_is_journal(&st);
-	state.may_block = !S_ISREG(st.st_mode);
+	state.way = find_way(&st);
+	state.torn = false;
+	state.dropped = 0;
 	if (state.journal)
 		state.style = STYLE_PRIORITY;
-	else if (isatty(STDERR_FILENO))
-		state.style = STYLE_TIME;
+	else
+		state.style = isatty(STDERR_FILENO) ? STYLE_TIME : STYLE_PLAIN;
 }
 
 bool log_is_journal(void)
@@ -75,31 +102,68 @@ static size_t prefix(char *buf, size_t size, int priority)
 	return n > 0 ? MIN((size_t)n, size - 1) : 0;
 }
 
+/* What was written, which may be less than all, or -1. */
+static ssize_t write_now(struct iovec *iov, size_t n)
+{
+	struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
+	struct msghdr message = {.msg_iov = iov, .msg_iovlen = n};
+
+	switch (state.way) {
+	case WAY_SOCKET:
+		return sendmsg(STDERR_FILENO, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+	case WAY_OWN:
+		return writev(state.own_fd, iov, (int)n);
+	case WAY_POLL:
+		if (poll(&p, 1, 0) <= 0 || !(p.revents & POLLOUT))
+			return -1;
+		return writev(STDERR_FILENO, iov, (int)n);
+	case WAY_FILE:
+	default:
+		return writev(STDERR_FILENO, iov, (int)n);
+	}
+}
+
+static bool tell_dropped(void)
+{
+	char notice[64];
+	struct iovec iov = {.iov_base = notice};
+	int n = snprintf(notice, sizeof(notice), "%s%llu lines of output were dropped\n",
+		state.torn ? "\n" : "", state.dropped);
+
+	if (n < 0)
+		return false;
+	iov.iov_len = (size_t)n;
+	if (write_now(&iov, 1) < n)
+		return false;
+	state.dropped = 0;
+	state.torn = false;
+	return true;
+}
+
 /* One write per line, so that lines of several writers do not mix. A reader that does not read must
  * not stop us: what it has no room for is dropped and counted. */
 static void put(const char *head, size_t head_len, const char *text, size_t len)
 {
-	struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
 	char newline = '\n';
 	struct iovec iov[] = {
 		{.iov_base = (void *)(uintptr_t)head, .iov_len = head_len},
 		{.iov_base = (void *)(uintptr_t)text, .iov_len = len	    },
 		{.iov_base = &newline,		       .iov_len = 1	   },
 	};
-	char notice[64];
+	ssize_t n;
 
-	if (state.may_block && (poll(&p, 1, 0) <= 0 || !(p.revents & POLLOUT))) {
+	/* A pipe that can be written has room for this much, and perhaps for no more. */
+	if (state.way == WAY_POLL)
+		iov[1].iov_len = MIN(len, PIPE_BUF - 1 - head_len);
+	if (state.dropped > 0 && !tell_dropped()) {
 		state.dropped++;
 		return;
 	}
-	if (state.dropped > 0) {
-		int n = snprintf(notice, sizeof(notice), "%llu lines of output were dropped\n",
-			state.dropped);
-		if (n > 0 && write(STDERR_FILENO, notice, (size_t)n) > 0)
-			state.dropped = 0;
-	}
-	if (writev(STDERR_FILENO, iov, ARRAY_SIZE(iov)) < 0)
-		state.dropped++;
+	n = write_now(iov, ARRAY_SIZE(iov));
+	if (n == (ssize_t)(head_len + iov[1].iov_len + 1))
+		return;
+	state.dropped++;
+	state.torn = n > 0;
 }
 
 void log_message(int priority, const char *format, ...)
