@@ -101,12 +101,14 @@ CHILD static _Noreturn void child_fail(struct child *c, enum spawn_step step, in
 
 CHILD static void child_reset_signals(struct child *c)
 {
-	const struct sigaction act = {.sa_handler = SIG_DFL};
+	/* The kernel's own structure, larger than on any machine: all zero means SIG_DFL. */
+	static const unsigned long act[16];
 
-	/* SIGKILL, SIGSTOP and the two that the library keeps to itself fail; they are never
-	 * ignored. */
+	/* Not by sigaction(), which refuses the two signals that the library keeps to itself: a
+	 * posix_spawn() among our own ancestors may have left them ignored. SIGKILL and SIGSTOP
+	 * fail; they are never ignored. */
 	for (int i = 1; i < _NSIG; i++)
-		(void)sigaction(i, &act, NULL);
+		(void)syscall(SYS_rt_sigaction, i, act, NULL, (_NSIG - 1) / 8);
 	if (setpgid(0, 0) < 0)
 		child_fail(c, SPAWN_PROCESS_GROUP, errno);
 }
