@@ -280,7 +280,7 @@ static int method_scale(
 	if (workers < 1 || workers > CONFIG_WORKERS_MAX)
 		return control_call_failed(call, "%s: workers must be 1 to %d, not %lld", s->name,
 			CONFIG_WORKERS_MAX, (long long)workers);
-	what = xasprintf("scaling to %d workers", (int)workers);
+	what = xasprintf("scaling to %d worker%s", (int)workers, workers == 1 ? "" : "s");
 	log_request(s, call, what ? what : "scaling");
 	r = manager_service_scale(s, (unsigned)workers, &error);
 	if (r != 0)
