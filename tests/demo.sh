@@ -131,7 +131,8 @@ release 1
 release 2
 release 3
 release 4 --write-text "config:database_url_is_missing" --exit-at-once --exit-code 3
-release 5 --crash-after 1s --crash-how segv
+# Between two requests: one that a process has accepted dies with it, whoever keeps the socket.
+release 5 --write-text "cache:no_such_host" --die-after-ready 1s --die-between-requests
 release 6
 
 # ---- the daemon ----
@@ -191,7 +192,7 @@ title "A release that does not even start"
 deploy 4
 expect 6 tenurectl upgrade web
 
-title "A release that starts well, and crashes a second later"
+title "A release that starts well, takes all the traffic, and ends a second later"
 deploy 5
 expect 6 tenurectl upgrade web
 
