@@ -474,6 +474,7 @@ void rollout_fail(
 	} else if (to->lane != LANE_NONE) {
 		generation_set_weight(to, 0, now);
 		service_keep_queue(s, to);
+		steer(r, ret);
 	}
 	end(s, reason, worker, ret);
 	/* Where nobody else serves, its queue is for the next: it does not stay to empty it. */

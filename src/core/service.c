@@ -150,17 +150,21 @@ static void retire_warm(struct service *s, uint64_t now, struct effects *ret)
 
 static void collect(struct service *s, uint64_t now, struct effects *ret)
 {
-	for (size_t i = 0; i < s->n_generations;) {
+	for (size_t i = 0; i < s->n_generations; i++) {
 		struct generation *g = s->generations[i];
 
 		trim(g);
-		if (has_ended(s, g) && !is_needed(s, g)) {
-			if (g->state == GENERATION_SERVING) {
-				service_keep_queue(s, g);
-				retire_warm(s, now, ret);
-			}
-			g->state = GENERATION_RETIRING;
+		if (!has_ended(s, g) || is_needed(s, g))
+			continue;
+		if (g->state == GENERATION_SERVING) {
+			service_keep_queue(s, g);
+			retire_warm(s, now, ret);
 		}
+		g->state = GENERATION_RETIRING;
+	}
+	for (size_t i = 0; i < s->n_generations;) {
+		struct generation *g = s->generations[i];
+
 		if (g->state == GENERATION_RETIRING && !generation_has_process(g) &&
 			!is_needed(s, g))
 			drop_generation(s, i, ret);

@@ -1,0 +1,594 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "schedules.h"
+
+#include <stdarg.h>
+#include <time.h>
+
+#include "schedules_world.h"
+
+/* A world that behaves comes to rest within this many steps, or something turns in circles. */
+enum { REST_STEPS_MAX = 600 };
+
+static uint64_t next_random(struct schedule_source *s)
+{
+	/* splitmix64: any seed is as good as any other */
+	uint64_t z = s->state += UINT64_C(0x9e3779b97f4a7c15);
+
+	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+	return z ^ (z >> 31);
+}
+
+unsigned pick(struct world *w, unsigned n)
+{
+	struct schedule_source *s = w->source;
+
+	if (!s->bytes)
+		return (unsigned)(((next_random(s) >> 32) * n) >> 32);
+	return s->position < s->n_bytes ? s->bytes[s->position++] % n : 0;
+}
+
+void world_fail(struct world *w, const char *format, ...)
+{
+	va_list arguments;
+
+	if (w->failure)
+		return;
+	va_start(arguments, format);
+	if (vasprintf(&w->failure, format, arguments) < 0)
+		abort();
+	va_end(arguments);
+	if (w->trace)
+		fprintf(w->trace, "FAILED: %s\n", w->failure);
+}
+
+/* --- configurations ----------------------------------------------------------- */
+
+#define PICK(w, ...)                                                                               \
+	((const uint64_t[]){__VA_ARGS__}[pick(                                                     \
+		(w), (unsigned)(sizeof((uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t)))])
+
+static void vary_upgrade(struct world *w, struct upgrade_spec *u)
+{
+	struct policy *p = &u->policy;
+
+	p->strategy = (enum strategy)pick(w, 4);
+	p->overlap = (enum overlap)pick(w, 3);
+	p->surge = (unsigned)PICK(w, 1, 2500, 5000, SHARE_MAX);
+	p->soak_usec = PICK(w, 0, USEC_PER_SEC, 5 * USEC_PER_SEC);
+	p->keep_warm_usec = PICK(w, 0, 0, 10 * USEC_PER_SEC, USEC_INFINITY);
+	p->steps[0] = (unsigned)PICK(w, 1, 500, 5000, SHARE_MAX);
+	p->steps[1] = (unsigned)PICK(w, 6000, 7500, SHARE_MAX);
+	p->steps[2] = SHARE_MAX;
+	p->n_steps = 3;
+	u->pause_at = (unsigned)PICK(w, 0, 0, 0, 300, 5000, 9999, SHARE_MAX);
+}
+
+static void vary_policy(struct world *w, struct upgrade_spec *u)
+{
+	struct policy *p = &u->policy;
+
+	p->workers = 1 + pick(w, 4);
+	p->drain = (struct drain_config){
+		.settle_usec = PICK(w, 0, 50 * USEC_PER_MSEC, USEC_PER_SEC),
+		.settle_timeout_usec = PICK(w, USEC_PER_SEC, 30 * USEC_PER_SEC),
+		.idle_wait_usec = PICK(w, 0, 5 * USEC_PER_SEC),
+		.timeout_usec = PICK(w, 0, USEC_PER_SEC, 30 * USEC_PER_SEC),
+		.kill_after_usec = PICK(w, 0, 5 * USEC_PER_SEC),
+		.max_generations = 2 + pick(w, 3),
+	};
+	p->ready_timeout_usec = PICK(w, USEC_PER_SEC, 60 * USEC_PER_SEC);
+	p->restart = (enum restart_policy)PICK(w, RESTART_ALWAYS, RESTART_ALWAYS, RESTART_ALWAYS,
+		RESTART_ON_FAILURE, RESTART_NEVER);
+	p->backoff = (struct backoff_policy){
+		.from_usec = PICK(w, 0, 100 * USEC_PER_MSEC),
+		.to_usec = PICK(w, USEC_PER_SEC, 30 * USEC_PER_SEC),
+		.window_usec = PICK(w, USEC_PER_SEC, 60 * USEC_PER_SEC),
+		.limit_starts = (unsigned)PICK(w, 0, 1, 3, 5),
+	};
+	u->listeners = PICK(w, 1, 1, 1, 1, 1, 1, 2, 3);
+}
+
+static void vary_sockets(struct world *w, struct upgrade_spec *u)
+{
+	u->policy.steered = pick(w, 7) != 0;
+	u->policy.per_worker = u->policy.steered && chance(w, 40);
+}
+
+static struct service_event upgrade(struct world *w)
+{
+	w->spec = w->base;
+	if (chance(w, 30))
+		vary_upgrade(w, &w->spec);
+	if (chance(w, 20))
+		w->spec.policy.workers = 1 + pick(w, 4);
+	if (chance(w, 5))
+		vary_policy(w, &w->spec);
+	if (chance(w, 3))
+		vary_sockets(w, &w->spec);
+	return (struct service_event){.kind = EVENT_UPGRADE, .spec = &w->spec};
+}
+
+/* --- steps ----------------------------------------------------------------------- */
+
+static const char *event_to_string(enum service_event_kind kind)
+{
+	static const char *const names[] = {
+		[EVENT_UPGRADE] = "upgrade",
+		[EVENT_START] = "start",
+		[EVENT_STOP] = "stop",
+		[EVENT_KILL] = "kill",
+		[EVENT_PROMOTE] = "promote",
+		[EVENT_PAUSE] = "pause",
+		[EVENT_ABORT] = "abort",
+		[EVENT_ROLLBACK] = "rollback",
+		[EVENT_SCALE] = "scale",
+		[EVENT_SPAWN_FAILED] = "spawn failed",
+		[EVENT_READY] = "ready",
+		[EVENT_EXITED] = "exited",
+		[EVENT_WATCHDOG] = "watchdog",
+		[EVENT_SAID_ERROR] = "said error",
+		[EVENT_QUEUE] = "queue",
+		[EVENT_CONNECTIONS] = "connections",
+		[EVENT_LANE_FAILED] = "lane failed",
+		[EVENT_EXTEND_READY_TIMEOUT] = "extend",
+		[EVENT_TIME] = "time",
+	};
+
+	return names[kind];
+}
+
+static void trace_effect(FILE *f, const struct effect *e)
+{
+	static const char *const names[] = {"prepare-lane", "spawn", "watch-readiness",
+		"signal-drain", "signal-term", "signal-kill", "signal-abort", "steer",
+		"query-queue", "count-connections", "release-lane", "swap-lanes", "forget",
+		"close-listeners", "start-again"};
+
+	if (e->kind == EFFECT_REPORT)
+		fprintf(f, "    # %s %u", report_to_string(e->report), e->generation);
+	else
+		fprintf(f, "    %s %u", names[e->kind], e->generation);
+	if (e->worker != NO_WORKER)
+		fprintf(f, ".%u", e->worker);
+	if (e->value)
+		fprintf(f, " = %u", e->value);
+	if (e->reason)
+		fprintf(f, ": %s", reason_to_string(e->reason));
+	fputc('\n', f);
+}
+
+static void trace_step(const struct world *w, int r)
+{
+	const struct service *s = &w->service;
+	FILE *f = w->trace;
+
+	fprintf(f, "%.3f s: %s %u.%u value %u", (double)w->now_usec / 1e6,
+		event_to_string(w->event.kind), w->event.generation, w->event.worker,
+		w->event.value);
+	if (w->event.kind == EVENT_UPGRADE) {
+		const struct policy *p = &w->event.spec->policy;
+		fprintf(f, ": %s, %u workers, %s, overlap %s, pause at %u, max %u, listeners %llx",
+			strategy_to_string(p->strategy), p->workers,
+			!p->steered	? "held"
+			: p->per_worker ? "per-worker"
+					: "shared",
+			overlap_to_string(p->overlap), w->event.spec->pause_at,
+			p->drain.max_generations, (unsigned long long)w->event.spec->listeners);
+	}
+	fprintf(f, " -> %d\n", r);
+	for (size_t i = 0; i < w->effects.n; i++)
+		trace_effect(f, &w->effects.list[i]);
+	fprintf(f, "    rollout %s %u -> %u step %u/%u%s; current %u, queue lane %u%s\n",
+		rollout_phase_to_string(s->rollout.phase), s->rollout.from, s->rollout.to,
+		s->rollout.step, s->rollout.n_steps, s->rollout.paused ? " paused" : "", s->current,
+		s->queue_lane, s->stopping ? ", stopping" : "");
+	for (size_t i = 0; i < s->n_generations; i++) {
+		const struct generation *g = s->generations[i];
+		fprintf(f, "    %u %s lane %d weight %u:", g->number,
+			generation_state_to_string(g->state), (int)g->lane, g->weight);
+		for (unsigned k = 0; k < g->n_workers; k++)
+			fprintf(f, " %s%s", worker_state_to_string(g->workers[k].state),
+				g->workers[k].retiring ? "(retiring)" : "");
+		fputc('\n', f);
+	}
+}
+
+static bool is_of_process(enum service_event_kind kind)
+{
+	return kind == EVENT_SPAWN_FAILED || kind == EVENT_READY || kind == EVENT_EXITED ||
+	       kind == EVENT_WATCHDOG || kind == EVENT_SAID_ERROR ||
+	       kind == EVENT_EXTEND_READY_TIMEOUT;
+}
+
+/* What the world knows before the service does. */
+static void happen(struct world *w)
+{
+	struct world_generation *wg = world_generation(w, w->event.generation);
+	struct world_worker *p =
+		wg && w->event.worker < WORLD_WORKERS ? &wg->workers[w->event.worker] : NULL;
+
+	if (!p)
+		return;
+	if (w->event.kind == EVENT_EXITED || w->event.kind == EVENT_SPAWN_FAILED) {
+		const struct generation *g = service_generation(&w->service, wg->number);
+
+		p->alive = p->watched = false;
+		/* Nobody may replace it, or several that did have died as well. */
+		if (g && w->event.worker < g->n_workers &&
+			(g->policy.restart != RESTART_ALWAYS ||
+				g->workers[w->event.worker].rescues >= 3))
+			world_excuse(w, wg->number);
+	}
+	if (w->event.kind == EVENT_READY)
+		p->watched = false;
+	if (w->event.kind == EVENT_QUEUE && w->event.value == 0 && !p->share)
+		p->empty_seen = true;
+}
+
+static int step_once(struct world *w, struct service_event event)
+{
+	const struct service *s = &w->service;
+	struct rollout before;
+	size_t room = 64, n_generations = s->n_generations;
+	int r;
+
+	before.phase = s->rollout.phase;
+	before.id = s->rollout.id;
+	before.step = s->rollout.step;
+	for (size_t i = 0; i < s->n_generations; i++)
+		room += 24 * s->generations[i]->n_workers;
+	if (event.kind == EVENT_UPGRADE)
+		room += 24 * event.spec->policy.workers;
+	if (event.kind == EVENT_SCALE)
+		room += 24 * event.value;
+
+	w->event = event;
+	w->effects.n = 0;
+	happen(w);
+	r = service_step(&w->service, &event, w->now_usec, &w->effects);
+	w->counts.steps++;
+	w->counts.effects += w->effects.n;
+	if (w->trace)
+		trace_step(w, r);
+	REQUIRE(w, w->effects.n <= room, "%zu effects, room for %zu", w->effects.n, room);
+	if (is_of_process(event.kind) || event.kind == EVENT_TIME)
+		REQUIRE(w, r == 0, "event %s of worker %u.%u: %d", event_to_string(event.kind),
+			event.generation, event.worker, r);
+	/* The answer came too late, or concerns sockets that only more workers would have had. */
+	if (event.kind == EVENT_QUEUE || event.kind == EVENT_CONNECTIONS ||
+		event.kind == EVENT_LANE_FAILED)
+		REQUIRE(w, r == 0 || r == -ESRCH, "event %s: %d", event_to_string(event.kind), r);
+	REQUIRE(w, r >= 0 || r == -ESRCH || (event.kind == EVENT_START && r == -EPROTO),
+		"event %s: %d", event_to_string(event.kind), r);
+	if (r != 0)
+		REQUIRE(w,
+			w->effects.n == 0 && before.phase == s->rollout.phase &&
+				before.id == s->rollout.id && before.step == s->rollout.step &&
+				n_generations == s->n_generations,
+			"event %s was refused with %d, and changed something",
+			event_to_string(event.kind), r);
+	if (event.kind == EVENT_UPGRADE && r == 0)
+		w->closed = false;
+	world_apply(w);
+	return r;
+}
+
+int world_step(struct world *w, struct service_event event)
+{
+	int r = step_once(w, event);
+
+	for (size_t i = 0; i < w->n_pending && !w->failure; i++)
+		(void)step_once(w, w->pending[i]);
+	w->n_pending = 0;
+	while (w->want_start && !w->failure) {
+		w->want_start = false;
+		(void)step_once(w, upgrade(w));
+		for (size_t i = 0; i < w->n_pending && !w->failure; i++)
+			(void)step_once(w, w->pending[i]);
+		w->n_pending = 0;
+	}
+	if (!w->failure)
+		check_service(w);
+	return r;
+}
+
+/* --- what happens -------------------------------------------------------------------- */
+
+static void pass_time(struct world *w)
+{
+	uint64_t next = service_next_deadline(&w->service);
+
+	if (next == USEC_INFINITY)
+		next = w->now_usec + USEC_PER_SEC;
+	w->now_usec = MAX(w->now_usec, next);
+	(void)world_step(w, (struct service_event){.kind = EVENT_TIME});
+	/* Questions that were answered may make the next thing due at once, nothing else. */
+	for (unsigned i = 0; i < 6 && !w->failure; i++) {
+		if (service_next_deadline(&w->service) > w->now_usec)
+			return;
+		(void)world_step(w, (struct service_event){.kind = EVENT_TIME});
+	}
+	REQUIRE(w, service_next_deadline(&w->service) > w->now_usec, "time stands still");
+}
+
+static struct world_worker *any_process(
+	struct world *w, unsigned *ret_generation, unsigned *ret_worker)
+{
+	unsigned n = 0, start = pick(w, WORLD_GENERATIONS * WORLD_WORKERS);
+
+	for (; n < WORLD_GENERATIONS * WORLD_WORKERS; n++) {
+		unsigned at = (start + n) % (WORLD_GENERATIONS * WORLD_WORKERS);
+		struct world_generation *wg = &w->generations[at / WORLD_WORKERS];
+
+		if (wg->number == 0) {
+			n += WORLD_WORKERS - 1 - at % WORLD_WORKERS;
+			continue;
+		}
+		if (!wg->workers[at % WORLD_WORKERS].alive)
+			continue;
+		*ret_generation = wg->number;
+		*ret_worker = at % WORLD_WORKERS;
+		return &wg->workers[*ret_worker];
+	}
+	return NULL;
+}
+
+static bool is_leaving_by_order(const struct world_worker *p)
+{
+	return p->killed || ((p->told || p->termed || p->aborted) && !p->ignores_signals);
+}
+
+static void random_process_event(struct world *w)
+{
+	struct service_event e = {.kind = EVENT_EXITED};
+	struct world_worker *p = any_process(w, &e.generation, &e.worker);
+	struct generation *g = service_generation(&w->service, e.generation);
+	unsigned *queue, n = pick(w, 100);
+
+	if (!p || !g) {
+		pass_time(w);
+		return;
+	}
+	queue = world_queue(w, g, e.worker);
+	e.value = pick(w, 2);
+	if (is_leaving_by_order(p) && n < 60) {
+		(void)world_step(w, e);
+		return;
+	}
+	if (p->watched && !p->never_ready && n < 90) {
+		e.kind = EVENT_READY;
+	} else if (!chance(w, 10 + 4 * w->hostility)) {
+		return;
+	} else if (n < 45) {
+		e.kind = EVENT_EXITED;
+	} else if (n < 57) {
+		e.kind = EVENT_WATCHDOG;
+	} else if (n < 61) {
+		e.kind = EVENT_SAID_ERROR;
+	} else if (n < 65) {
+		e.kind = EVENT_EXTEND_READY_TIMEOUT;
+		e.usec = USEC_PER_SEC;
+	} else {
+		if (queue && !p->told)
+			*queue = 0;
+		return;
+	}
+	(void)world_step(w, e);
+}
+
+/* A connection comes: where the steering says, or, on its way since before, where it said. */
+static void random_connection(struct world *w)
+{
+	const struct world_shares *shares = &w->applied[0];
+	struct world_generation *wg = &w->generations[pick(w, WORLD_GENERATIONS)];
+	const struct generation *g = service_generation(&w->service, wg->number);
+	unsigned worker = pick(w, WORLD_WORKERS), *queue;
+
+	if (w->closed)
+		return;
+	if (g && worker < g->n_workers && g->policy.steered) {
+		const struct world_worker *p = &wg->workers[worker];
+		bool late = p->had_share && !p->share && !p->empty_seen && !p->told &&
+			    w->now_usec < p->share_lost_usec + g->policy.drain.settle_usec;
+		queue = world_queue(w, g, worker);
+		if (queue && (p->share || late)) {
+			++*queue;
+			if (w->trace)
+				fprintf(w->trace, "%.3f s: a connection for %u.%u, %u wait\n",
+					(double)w->now_usec / 1e6, g->number, worker, *queue);
+		}
+		return;
+	}
+	if (w->service.n_generations == 0 && shares->n > 0 && shares->list[0].lane < WORLD_LANES)
+		w->queues[shares->list[0].lane][0]++;
+}
+
+/* One that can be gone back to, if there is one. */
+static unsigned rollback_target(struct world *w)
+{
+	const struct service *s = &w->service;
+
+	for (size_t i = 0; i < s->n_generations; i++)
+		if (s->generations[i]->number != s->current &&
+			generation_can_return(s->generations[i]))
+			return s->generations[i]->number;
+	return s->generations[pick(w, (unsigned)s->n_generations)]->number;
+}
+
+static void random_request(struct world *w)
+{
+	static const struct {
+		unsigned weight;
+		enum service_event_kind kind;
+	} requests[] = {
+		{40, EVENT_UPGRADE },
+		{10, EVENT_PROMOTE },
+		{5,  EVENT_PAUSE   },
+		{8,  EVENT_ABORT   },
+		{12, EVENT_ROLLBACK},
+		{15, EVENT_SCALE	},
+		{5,  EVENT_STOP    },
+		{3,  EVENT_START   },
+		{2,  EVENT_KILL    },
+	};
+	struct service *s = &w->service;
+	struct service_event e = {0};
+	unsigned n = pick(w, 100), i = 0;
+	int r;
+
+	for (; n >= requests[i].weight; i++)
+		n -= requests[i].weight;
+	e.kind = requests[i].kind;
+	if (e.kind == EVENT_UPGRADE)
+		e = upgrade(w);
+	if (e.kind == EVENT_PROMOTE)
+		e.value = pick(w, 2);
+	if (e.kind == EVENT_SCALE)
+		e.value = 1 + pick(w, 5);
+	if (e.kind == EVENT_ROLLBACK && s->n_generations > 0)
+		e.generation = rollback_target(w);
+	r = world_step(w, e);
+	w->counts.rollbacks += e.kind == EVENT_ROLLBACK && r == 0;
+}
+
+/* --- the end ---------------------------------------------------------------------------- */
+
+/* What the world still has to do, one thing of it: true when there was one. A world that behaves
+ * has no process that is stuck, and leaves no rollout paused. */
+static bool behave(struct world *w)
+{
+	struct service *s = &w->service;
+
+	for (size_t i = 0; i < s->n_generations; i++) {
+		const struct generation *g = s->generations[i];
+		struct world_generation *wg = world_generation(w, g->number);
+
+		for (unsigned k = 0; wg && k < g->n_workers && k < WORLD_WORKERS; k++) {
+			struct world_worker *p = &wg->workers[k];
+			struct service_event e = {.generation = g->number, .worker = k, .value = 1};
+
+			if (!p->alive)
+				continue;
+			if (w->behaves)
+				p->never_ready = p->ignores_signals = false;
+			if (is_leaving_by_order(p))
+				e.kind = EVENT_EXITED;
+			else if (p->watched && !p->never_ready)
+				e.kind = EVENT_READY;
+			else
+				continue;
+			(void)world_step(w, e);
+			return true;
+		}
+	}
+	if (s->rollout.paused && w->behaves) {
+		(void)world_step(w, (struct service_event){.kind = EVENT_PROMOTE, .value = 1});
+		return true;
+	}
+	return false;
+}
+
+static void random_event(struct world *w)
+{
+	unsigned n = pick(w, 100);
+
+	if (w->service.n_generations == 0 && chance(w, 70)) {
+		(void)world_step(w, upgrade(w));
+		return;
+	}
+	if (n < 30) {
+		/* Worlds differ in how much gets done before the time is up. */
+		if (!chance(w, 90 - 4 * w->hostility) || !behave(w))
+			pass_time(w);
+	} else if (n < 38) {
+		w->now_usec += PICK(w, 1, USEC_PER_MSEC, 60 * USEC_PER_MSEC, USEC_PER_SEC,
+			10 * USEC_PER_SEC, 100 * USEC_PER_SEC);
+		if (chance(w, 50))
+			(void)world_step(w, (struct service_event){.kind = EVENT_TIME});
+	} else if (n < 82) {
+		random_process_event(w);
+	} else if (n < 88) {
+		random_connection(w);
+	} else {
+		random_request(w);
+	}
+}
+
+static void come_to_rest(struct world *w, bool stopped)
+{
+	w->behaves = true;
+	for (unsigned i = 0; i < REST_STEPS_MAX && !w->failure; i++) {
+		if (behave(w))
+			continue;
+		if (service_next_deadline(&w->service) == USEC_INFINITY) {
+			check_rest(w, stopped);
+			return;
+		}
+		pass_time(w);
+	}
+	world_fail(w, "the service does not come to rest");
+}
+
+char *schedule_run(struct schedule_source *source, FILE *trace, struct schedule_counts *counts)
+{
+	struct world w = {.source = source, .trace = trace, .now_usec = 1000 * USEC_PER_SEC};
+	unsigned n;
+
+	if (counts)
+		w.counts = *counts;
+	service_init(&w.service);
+	w.closed = true;
+	vary_policy(&w, &w.base);
+	vary_upgrade(&w, &w.base);
+	vary_sockets(&w, &w.base);
+	w.hostility = (unsigned)PICK(&w, 0, 2, 10, 20);
+	(void)world_step(&w, upgrade(&w));
+	n = 20 + pick(&w, 41);
+	for (unsigned i = 0; i < n && !w.failure; i++)
+		random_event(&w);
+	if (!w.failure)
+		come_to_rest(&w, !w.service.wanted && !w.service.start_again);
+	if (!w.failure && chance(&w, 25)) {
+		(void)world_step(&w,
+			(struct service_event){.kind = chance(&w, 50) ? EVENT_STOP : EVENT_KILL});
+		if (!w.failure)
+			come_to_rest(&w, true);
+	}
+	service_done(&w.service);
+	effects_done(&w.effects);
+	w.counts.schedules++;
+	if (counts)
+		*counts = w.counts;
+	return w.failure;
+}
+
+static double seconds_now(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+int schedules_run(uint64_t first, uint64_t n, double seconds, struct schedule_counts *counts)
+{
+	double end = seconds_now() + seconds;
+
+	for (uint64_t i = 0; i < n; i++) {
+		struct schedule_source source = {.state = first + i};
+		_cleanup_free_ char *failure = NULL, *again = NULL;
+
+		if (seconds > 0 && i % 256 == 0 && seconds_now() > end)
+			break;
+		failure = schedule_run(&source, NULL, counts);
+		if (!failure)
+			continue;
+		source = (struct schedule_source){.state = first + i};
+		again = schedule_run(&source, stderr, NULL);
+		fprintf(stderr, "seed %llu: %s\nagain: tests/schedules --seed %llu --steps\n",
+			(unsigned long long)(first + i), failure, (unsigned long long)(first + i));
+		return -1;
+	}
+	return 0;
+}
