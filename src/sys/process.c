@@ -8,10 +8,15 @@
 #include <fcntl.h>
 #include <sys/prctl.h>
 
+#include "base/buffer.h"
 #include "base/parse.h"
 #include "sys/procfs.h"
 
-enum { DEPTH_MAX = 4096, ENVIRONMENT_MAX = 4 << 20 };
+enum {
+	DEPTH_MAX = 4096,
+	ENVIRONMENT_MAX = 4 << 20,
+	READINGS_MAX = 5,
+};
 
 struct process {
 	pid_t pid, parent;
@@ -120,11 +125,22 @@ static size_t first_child(const struct process *list, size_t n, pid_t parent)
 	return low;
 }
 
-int process_descendants(pid_t root, bool with_zombies, pid_t **ret, size_t *ret_n)
+static size_t without_zombies(pid_t *pids, size_t n)
+{
+	struct process p;
+	size_t n_kept = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (read_stat(pids[i], &p) >= 0 && !p.zombie)
+			pids[n_kept++] = pids[i];
+	return n_kept;
+}
+
+int process_descendants_by_scan(pid_t root, bool with_zombies, pid_t **ret, size_t *ret_n)
 {
 	_cleanup_free_ struct process *list = NULL;
 	_cleanup_free_ pid_t *found = NULL;
-	size_t n = 0, n_found = 0, n_kept = 0;
+	size_t n = 0, n_found = 0;
 	struct process self;
 	int r;
 
@@ -145,17 +161,138 @@ int process_descendants(pid_t root, bool with_zombies, pid_t **ret, size_t *ret_
 			k < n && list[k].parent == found[i] && n_found <= n; k++)
 			if (list[k].pid != root)
 				found[n_found++] = list[k].pid;
-
 	/* A zombie's children belong to somebody else, so only now may they go. */
-	for (size_t i = 0; i < n_found; i++) {
-		struct process p;
-
-		if (!with_zombies && (read_stat(found[i], &p) < 0 || p.zombie))
-			continue;
-		found[n_kept++] = found[i];
-	}
+	*ret_n = with_zombies ? n_found : without_zombies(found, n_found);
 	*ret = TAKE_PTR(found);
-	*ret_n = n_kept;
+	return 0;
+}
+
+/* --- by the lists of children ------------------------------------------------------------- */
+
+struct family {
+	pid_t *pids;
+	size_t n, capacity;
+};
+
+static int family_add(struct family *f, pid_t pid)
+{
+	int r;
+
+	for (size_t i = 0; i < f->n; i++)
+		if (f->pids[i] == pid)
+			return 0;
+	r = array_reserve(&f->pids, &f->capacity, f->n + 1, sizeof(*f->pids));
+	if (r >= 0)
+		f->pids[f->n++] = pid;
+	return r;
+}
+
+/* "812 813 ", as the file is now. */
+static int family_read(struct family *f, int fd, struct buffer *text)
+{
+	enum { STEP = 1024 };
+	off_t offset = 0;
+	unsigned pid = 0;
+	int r;
+
+	for (;;) {
+		uint8_t *tail;
+		ssize_t n;
+
+		r = buffer_reserve(text, STEP, &tail);
+		if (r < 0)
+			return r;
+		n = pread(fd, tail, STEP, offset);
+		if (n <= 0)
+			return n < 0 ? procfs_error(errno) : 0;
+		for (ssize_t i = 0; i < n; i++) {
+			if (isdigit(tail[i])) {
+				pid = pid * 10 + (unsigned)(tail[i] - '0');
+				continue;
+			}
+			r = pid > 0 ? family_add(f, (pid_t)pid) : 0;
+			if (r < 0)
+				return r;
+			pid = 0;
+		}
+		buffer_commit(text, (size_t)n);
+		offset += n;
+	}
+}
+
+/* The kernel finds the next child by the one before, and may skip one when that is reaped just
+ * then. So the list is read until it is twice the same; all that any reading had counts. */
+static int family_add_children(struct family *f, int fd)
+{
+	_cleanup_buffer_ struct buffer before = {0};
+
+	for (unsigned i = 0; i < READINGS_MAX; i++) {
+		_cleanup_buffer_ struct buffer now = {0};
+		int r = family_read(f, fd, &now);
+
+		if (r < 0)
+			return r;
+		if (now.len == 0 ||
+			(i > 0 && now.len == before.len &&
+				memcmp(buffer_data(&now), buffer_data(&before), now.len) == 0))
+			return 0;
+		buffer_done(&before);
+		before = now;
+		now = (struct buffer){0};
+	}
+	return 0;
+}
+
+static int family_add_process(struct family *f, pid_t pid)
+{
+	_cleanup_closedir_ DIR *d = NULL;
+	struct dirent *e;
+	char path[64];
+	int r;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	d = opendir(path);
+	if (!d)
+		return procfs_error(errno);
+	while ((e = readdir(d))) {
+		_cleanup_close_ int fd = -1;
+
+		if (!isdigit((unsigned char)e->d_name[0]))
+			continue;
+		(void)snprintf(path, sizeof(path), "%.20s/children", e->d_name);
+		fd = openat(dirfd(d), path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		r = family_add_children(f, fd);
+		if (r < 0 && r != -ESRCH)
+			return r;
+	}
+	return 0;
+}
+
+int process_descendants(pid_t root, bool with_zombies, pid_t **ret, size_t *ret_n)
+{
+	struct family f = {0};
+	struct process self;
+	int r;
+
+	/* CONFIG_PROC_CHILDREN */
+	if (access("/proc/thread-self/children", F_OK) < 0)
+		return process_descendants_by_scan(root, with_zombies, ret, ret_n);
+	r = read_stat(root, &self);
+	if (r >= 0)
+		r = family_add(&f, root);
+	for (size_t i = 0; r >= 0 && i < f.n; i++) {
+		r = family_add_process(&f, f.pids[i]);
+		if (r == -ESRCH || r == -EACCES)
+			r = 0;
+	}
+	if (r < 0) {
+		free(f.pids);
+		return r;
+	}
+	*ret_n = with_zombies ? f.n : without_zombies(f.pids, f.n);
+	*ret = f.pids;
 	return 0;
 }
 

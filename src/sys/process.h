@@ -11,6 +11,9 @@ int process_parent(pid_t pid, pid_t *ret);
 /* All live descendants of root by PPID (root itself first), children before grandchildren. Zombies
  * are left out (root too) unless with_zombies. -ESRCH: there is no such root. The caller frees. */
 int process_descendants(pid_t root, bool with_zombies, pid_t **ret, size_t *ret_n);
+/* The same for kernels that do not list the children of a process: by a pass over all of /proc,
+ * which takes the longer the more processes there are. */
+int process_descendants_by_scan(pid_t root, bool with_zombies, pid_t **ret, size_t *ret_n);
 /* Does its chain of parents lead to root? True for root itself. */
 bool process_is_descendant(pid_t pid, pid_t root);
 /* "nginx"; the caller frees. This and the environment are still the old ones for a moment after

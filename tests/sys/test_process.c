@@ -47,8 +47,13 @@ static int have_children(void *userdata)
 	return sleep_long(NULL);
 }
 
+/* By the lists of children, and by a pass over all processes. */
+static int (*const descendants_of[])(pid_t, bool, pid_t **, size_t *) = {
+	process_descendants, process_descendants_by_scan};
+
 START_TEST(descendants)
 {
+	int (*of)(pid_t, bool, pid_t **, size_t *) = descendants_of[_i];
 	pid_t parent, *list, children[2], answer;
 	int ready[2];
 	size_t n;
@@ -57,16 +62,16 @@ START_TEST(descendants)
 	parent = fork_child(have_children, &ready[1]);
 	ck_assert_int_eq(read(ready[0], children, sizeof(children)), sizeof(children));
 
-	ck_assert_int_eq(process_descendants(parent, false, &list, &n), 0);
+	ck_assert_int_eq(of(parent, false, &list, &n), 0);
 	ck_assert_uint_eq(n, 2);
 	ck_assert_int_eq(list[0], parent);
 	ck_assert_int_eq(list[1], children[1]);
 	free(list);
-	ck_assert_int_eq(process_descendants(parent, true, &list, &n), 0);
+	ck_assert_int_eq(of(parent, true, &list, &n), 0);
 	ck_assert_uint_eq(n, 3);
 	ck_assert_int_eq(list[0], parent);
 	free(list);
-	ck_assert_int_eq(process_descendants(getpid(), false, &list, &n), 0);
+	ck_assert_int_eq(of(getpid(), false, &list, &n), 0);
 	ck_assert_uint_eq(n, 3);
 	ck_assert_int_eq(list[0], getpid());
 	ck_assert_int_eq(list[1], parent);
@@ -82,10 +87,59 @@ START_TEST(descendants)
 
 	end_child(parent);
 	ck_assert_int_eq(process_parent(parent, &answer), -ESRCH);
-	ck_assert_int_eq(process_descendants(parent, true, &list, &n), -ESRCH);
+	ck_assert_int_eq(of(parent, true, &list, &n), -ESRCH);
 	ck_assert(!process_is_descendant(parent, getpid()));
 	close(ready[0]);
 	close(ready[1]);
+}
+END_TEST
+
+enum { FAMILY = 300 };
+
+static void fork_some(void)
+{
+	for (unsigned i = 0; i < FAMILY / 2; i++)
+		(void)fork_child(sleep_long, NULL);
+}
+
+/* They die with the thread that made them. */
+static void *fork_some_and_stay(void *userdata)
+{
+	fork_some();
+	(void)sleep_long(userdata);
+	return NULL;
+}
+
+/* Children of two threads, more than one read gives. */
+static int have_many(void *userdata)
+{
+	pthread_t thread;
+
+	fork_some();
+	if (pthread_create(&thread, NULL, fork_some_and_stay, NULL) != 0 ||
+		pthread_detach(thread) != 0)
+		return EXIT_FAILURE;
+	return sleep_long(userdata);
+}
+
+START_TEST(a_large_family)
+{
+	pid_t parent = fork_child(have_many, NULL), *list;
+	size_t n = 0;
+
+	for (uint64_t end = now_usec() + 5000000; n < FAMILY + 1 && now_usec() < end;) {
+		ck_assert_int_eq(process_descendants(parent, false, &list, &n), 0);
+		for (size_t i = 0; i < n; i++)
+			for (size_t k = 0; k < i; k++)
+				ck_assert_int_ne(list[i], list[k]);
+		if (n < FAMILY + 1)
+			free(list);
+	}
+	ck_assert_uint_eq(n, FAMILY + 1);
+	for (size_t i = 1; i < n; i++)
+		(void)kill(list[i], SIGKILL);
+	free(list);
+	end_child(parent);
 }
 END_TEST
 
@@ -372,7 +426,8 @@ int main(void)
 {
 	TCase *tcase = tcase_create("process");
 
-	tcase_add_test(tcase, descendants);
+	tcase_add_loop_test(tcase, descendants, 0, ARRAY_SIZE(descendants_of));
+	tcase_add_test(tcase, a_large_family);
 	tcase_add_test(tcase, orphans_come_to_us);
 	tcase_add_test(tcase, name_and_environment);
 	tcase_add_test(tcase, holders);
