@@ -340,6 +340,10 @@ static int load_content(struct loader *l, const struct config_file *f)
 		r = read_tree(l, l->main_path, &tree, true);
 	if (r == 0)
 		r = include_all(l, tree.root);
+	/* Half a file that was just being written must not end every service. */
+	if (r == 0 && (!tree.root || node_is_null(tree.root)) && l->reader.problems->n_errors == 0)
+		config_problem_add(l->reader.problems, (struct config_place){.file = l->main_path},
+			false, "the file is empty; with \"services: {}\" there are none");
 	if (r == 0 && l->reader.config->n_services == 0 && l->reader.problems->n_errors == 0)
 		config_problem_add(l->reader.problems, (struct config_place){.file = l->main_path},
 			true, "there are no services");
@@ -360,7 +364,7 @@ int config_load_as(const char *path, const char *as, struct config **ret,
 	struct loader l = {
 		.reader = {.config = c, .problems = problems},
 		       .main_path = as
-	};
+	      };
 	int r;
 
 	if (!c)

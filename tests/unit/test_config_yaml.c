@@ -202,7 +202,11 @@ START_TEST(not_text)
 	lines = problems_of(with_nul, sizeof(with_nul) - 1);
 	ck_assert_str_eq(
 		lines, "1:10: error: not UTF-8 text: control characters are not allowed\n");
-	assert_problems("", "t.yaml: warning: there are no services\n");
+	assert_problems(
+		"", "t.yaml: error: the file is empty; with \"services: {}\" there are none\n");
+	assert_problems("# Nothing\n",
+		"t.yaml: error: the file is empty; with \"services: {}\" there are none\n");
+	assert_problems("services: {}\n", "t.yaml: warning: there are no services\n");
 	scratch_leave();
 }
 END_TEST
