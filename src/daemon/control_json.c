@@ -152,10 +152,11 @@ static double socket_share(const struct listener *l, const struct lane_socket *s
 	if (!found)
 		return 0.0;
 	slots = found->generation ? found->generation->n_workers : 0;
-	active = listener_is_per_worker(l) && slots > 0 ? calloc(slots, sizeof(*active)) : NULL;
+	active = listener_lane_is_per_worker(l, socket->lane) && slots > 0
+			 ? calloc(slots, sizeof(*active))
+			 : NULL;
 	if (!active)
-		return (double)found->weight / 100.0 /
-		       MAX(1u, lanes_slots(&l->lanes, socket->lane));
+		return socket->slot == 0 ? (double)found->weight / 100.0 : 0.0;
 	generation_active_slots(found->generation, active);
 	for (unsigned i = 0; i < slots; i++)
 		used += active[i];
@@ -186,8 +187,9 @@ static json_t *queue_json(const struct listener *l, const struct lane_socket *so
 	look_into(l, socket->fd, &state);
 	return json_pack("{s:o, s:o, s:i, s:i, s:o}", "generation",
 		integer_unless(!g, g ? g->number : 0), "worker",
-		integer_unless(held || !g || !listener_is_per_worker(l), socket->slot), "waiting",
-		(int)state.queue, "limit", (int)state.queue_max, "traffic",
+		integer_unless(
+			held || !g || !listener_lane_is_per_worker(l, socket->lane), socket->slot),
+		"waiting", (int)state.queue, "limit", (int)state.queue_max, "traffic",
 		json_real(held ? 100.0 : socket_share(l, socket)));
 }
 
@@ -204,7 +206,7 @@ json_t *control_json_listener(const struct listener *l)
 		l->kind == LISTENER_GROUP ? "group" : "held", "reason",
 		control_json_text(l->held_reason), "origin",
 		l->config.inherited ? "inherited" : "own", "sockets",
-		listener_is_per_worker(l) ? "perWorker" : "shared", "backlog",
+		l->config.sockets == SOCKETS_PER_WORKER ? "perWorker" : "shared", "backlog",
 		(int)l->config.backlog, "queue", queue);
 }
 

@@ -14,9 +14,9 @@
 /* Both lanes are made at the start, with the uid the group needs. */
 enum { LANES_AT_START = 2 };
 
-bool listener_is_per_worker(const struct listener *l)
+bool listener_lane_is_per_worker(const struct listener *l, unsigned lane)
 {
-	return l->config.sockets == SOCKETS_PER_WORKER;
+	return lane < ARRAY_SIZE(l->per_worker_lanes) && l->per_worker_lanes[lane];
 }
 
 char *listener_address(const struct listener *l)
@@ -137,7 +137,7 @@ static int add_member(struct listener *l, unsigned lane, unsigned slot)
 
 static unsigned slots_at_start(const struct listener *l)
 {
-	return listener_is_per_worker(l) ? MAX(1u, l->service->config->workers) : 1;
+	return l->config.sockets == SOCKETS_PER_WORKER ? MAX(1u, l->service->config->workers) : 1;
 }
 
 static int open_group(struct listener *l, unsigned lane)
@@ -150,6 +150,8 @@ static int open_group(struct listener *l, unsigned lane)
 	struct listen_options o;
 	int r;
 
+	for (size_t i = 0; i < ARRAY_SIZE(l->per_worker_lanes); i++)
+		l->per_worker_lanes[i] = l->config.sockets == SOCKETS_PER_WORKER;
 	options_of(&l->config, &o);
 	fd = listen_open_first(&l->config.address, &o, &program);
 	if (fd < 0)
@@ -272,7 +274,7 @@ int listener_socket(const struct listener *l, unsigned lane, unsigned slot)
 
 	if (l->kind == LISTENER_HELD)
 		return l->lanes.n > 0 ? l->lanes.sockets[0].fd : -1;
-	socket = lanes_find(&l->lanes, lane, listener_is_per_worker(l) ? slot : 0);
+	socket = lanes_find(&l->lanes, lane, listener_lane_is_per_worker(l, lane) ? slot : 0);
 	return socket ? socket->fd : -1;
 }
 
@@ -295,14 +297,16 @@ static void remove_socket(struct listener *l, unsigned lane, unsigned slot)
 	listener_steer(l);
 }
 
-int listener_prepare_lane(
-	struct listener *l, unsigned lane, unsigned n_slots, bool shrink, struct error *ret_error)
+int listener_prepare_lane(struct listener *l, unsigned lane, unsigned n_workers, bool per_worker,
+	bool shrink, struct error *ret_error)
 {
 	bool tainted = lane < ARRAY_SIZE(l->dirty_lanes) && l->dirty_lanes[lane];
 	unsigned have = lanes_slots(&l->lanes, lane);
-	unsigned wanted = listener_is_per_worker(l) ? n_slots : 1;
+	unsigned wanted = per_worker ? n_workers : 1;
 	int r = 0;
 
+	if (lane < ARRAY_SIZE(l->per_worker_lanes))
+		l->per_worker_lanes[lane] = per_worker;
 	if (tainted || shrink)
 		for (unsigned slot = have; slot-- > (tainted ? 0 : wanted);)
 			remove_socket(l, lane, slot);
@@ -335,7 +339,8 @@ void listener_nudge(struct listener *l, unsigned lane)
 {
 	int fd = listener_socket(l, lane, 0);
 
-	if (fd >= 0 && !listener_is_per_worker(l) && !address_is_unix(&l->config.address))
+	if (fd >= 0 && !listener_lane_is_per_worker(l, lane) &&
+		!address_is_unix(&l->config.address))
 		(void)listen_nudge(fd);
 }
 

@@ -48,7 +48,10 @@ struct listener {
 	ino_t ino;
 	uint64_t resets;			      /* stragglers that had to be reset */
 	bool dirty_lanes[CONFIG_GENERATIONS_MAX + 2]; /* to be replaced before use */
-	bool steer_failed;			      /* reported already */
+	/* As the generation in that lane was given them: the configuration may have changed since.
+	 */
+	bool per_worker_lanes[CONFIG_GENERATIONS_MAX + 2];
+	bool steer_failed;    /* reported already */
 	uint64_t warned_usec; /* the last warning of a kind that could come often */
 };
 
@@ -58,9 +61,10 @@ int listener_open(struct manager_service *s, const struct listener_config *c, un
 	bool may_group, unsigned lane, struct listener **ret, struct error *ret_error);
 /* Close all sockets, remove a Unix path that is still ours. Returns NULL. */
 struct listener *listener_close(struct listener *l);
-/* Make sure lane has slots 0..n-1, clean ones; more are closed from the top when shrink. */
-int listener_prepare_lane(
-	struct listener *l, unsigned lane, unsigned n_slots, bool shrink, struct error *ret_error);
+/* Make sure lane has slots 0..n-1, clean ones, or one for all of its workers; more are closed from
+ * the top when shrink. */
+int listener_prepare_lane(struct listener *l, unsigned lane, unsigned n_workers, bool per_worker,
+	bool shrink, struct error *ret_error);
 /* The socket a worker gets (borrowed), or -1. */
 int listener_socket(const struct listener *l, unsigned lane, unsigned slot);
 /* Compile and attach from the service's state. */
@@ -92,6 +96,7 @@ bool listener_may_warn(struct listener *l);
 /* A held Unix socket was shut down by a worker and has been bound anew: the workers must be
  * replaced (service_request.c). */
 void manager_service_listener_replaced(struct manager_service *s);
-bool listener_is_per_worker(const struct listener *l);
+/* Has each worker of the lane's generation a socket of its own? */
+bool listener_lane_is_per_worker(const struct listener *l, unsigned lane);
 /* "127.0.0.1:8080 ..."; the caller frees. */
 char *listener_address(const struct listener *l);

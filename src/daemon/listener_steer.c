@@ -41,14 +41,16 @@ void listener_drop_rule(struct listener *l, unsigned id)
 		}
 }
 
-/* The sockets of a share that may get connections: with one per worker, those of its ready workers.
- */
+/* The sockets of a share that may get connections: with one per worker, those of its ready workers;
+ * else the one. A lane may have more than its generation needs: nobody would ever accept there.
+ * Where nobody is, connections wait in the first, which every generation has. */
 static size_t indices_of(const struct listener *l, const struct lane_share *share, uint32_t *ret)
 {
+	static const bool first = true;
 	_cleanup_free_ bool *active = NULL;
 	size_t n = 0;
 
-	if (listener_is_per_worker(l) && share->generation) {
+	if (listener_lane_is_per_worker(l, share->lane) && share->generation) {
 		active = calloc(share->generation->n_workers + 1, sizeof(*active));
 		if (active) {
 			generation_active_slots(share->generation, active);
@@ -56,15 +58,20 @@ static size_t indices_of(const struct listener *l, const struct lane_share *shar
 				&l->lanes, share->lane, active, share->generation->n_workers, ret);
 		}
 	}
+	if (n == 0)
+		n = lanes_indices(&l->lanes, share->lane, &first, 1, ret);
 	return n > 0 ? n : lanes_indices(&l->lanes, share->lane, NULL, 0, ret);
 }
 
 static size_t rule_indices(
 	const struct listener *l, const struct listener_rule *rule, uint32_t *ret)
 {
+	static const bool first = true;
 	int index;
 
-	if (rule->slot == LISTENER_ANY_SLOT || !listener_is_per_worker(l))
+	if (!listener_lane_is_per_worker(l, rule->lane))
+		return lanes_indices(&l->lanes, rule->lane, &first, 1, ret);
+	if (rule->slot == LISTENER_ANY_SLOT)
 		return lanes_indices(&l->lanes, rule->lane, NULL, 0, ret);
 	index = lanes_index(&l->lanes, rule->lane, rule->slot);
 	if (index < 0)

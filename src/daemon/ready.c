@@ -84,11 +84,11 @@ static bool is_alone(const struct ready_watch *w)
 static bool is_evident(struct ready_watch *w, const struct listener *l)
 {
 	_cleanup_free_ pid_t *pids = NULL;
-	uint64_t inode;
+	uint64_t inode = 0;
 	size_t n;
 	int r;
 
-	if (listener_is_per_worker(l) || is_alone(w))
+	if (listener_lane_is_per_worker(l, lane_of(w)) || is_alone(w))
 		return true;
 	r = process_waits_on_socket(&w->process->pid, 1,
 		socket_inode(listener_socket(l, lane_of(w), w->process->index), &inode) < 0

@@ -131,13 +131,25 @@ static void apply_signal(struct manager_service *s, const struct effect *e, int 
 		worker_process_signal(p, signal, group);
 }
 
+/* As the generation was made, whatever the configuration says by now. */
+static bool wants_own_sockets(const struct manager_generation *g, const struct listener *l)
+{
+	const struct service_config *c = &g->snapshot->config;
+
+	for (size_t i = 0; i < c->n_listeners; i++)
+		if (plan_listener_same(&c->listeners[i], &l->config))
+			return c->listeners[i].sockets == SOCKETS_PER_WORKER;
+	return l->config.sockets == SOCKETS_PER_WORKER;
+}
+
 static void apply_prepare_lane(struct manager_service *s, const struct effect *e)
 {
+	const struct manager_generation *g = manager_service_generation(s, e->generation);
 	const struct generation *core = service_generation(&s->core, e->generation);
 	/* What has a share may have connections in every queue: only idle lanes are cut to size. */
 	bool shrink = core && !generation_has_process(core) && core->weight == 0;
 
-	if (!core)
+	if (!core || !g)
 		return;
 	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
 		_cleanup_error_ struct error error = ERROR_NULL;
@@ -146,8 +158,8 @@ static void apply_prepare_lane(struct manager_service *s, const struct effect *e
 
 		if (!l || l->kind != LISTENER_GROUP || !(core->listeners & (UINT64_C(1) << id)))
 			continue;
-		r = listener_prepare_lane(l, e->value,
-			listener_is_per_worker(l) ? core->n_workers : 1, shrink, &error);
+		r = listener_prepare_lane(
+			l, e->value, core->n_workers, wants_own_sockets(g, l), shrink, &error);
 		if (r >= 0)
 			continue;
 		manager_report(s->manager, s, e->generation, NO_WORKER, LOG_ERR, "lane-failed",

@@ -179,7 +179,9 @@ static void fill_policy(const struct manager_service *s, const struct service_co
 		if (!l || !(mask & (UINT64_C(1) << id)) || l->kind != LISTENER_GROUP)
 			continue;
 		p->steered = true;
-		p->per_worker &= listener_is_per_worker(l);
+		for (size_t i = 0; i < c->n_listeners; i++)
+			if (plan_listener_same(&c->listeners[i], &l->config))
+				p->per_worker &= c->listeners[i].sockets == SOCKETS_PER_WORKER;
 	}
 	p->per_worker &= p->steered;
 	if (s->scaled > 0)
@@ -337,8 +339,11 @@ static int upgrade_from(struct manager_service *s, const struct service_config *
 		manager_report(s->manager, s, 0, NO_WORKER, LOG_INFO, "upgrade-queued",
 			"%s: upgrade queued until the rollout to generation %u has ended", s->name,
 			s->core.rollout.to);
+		/* Nobody serves them yet: they are bound again when its turn comes. */
+		manager_service_drop_unused_listeners(s);
 		r = 0;
 	} else {
+		manager_service_drop_unused_listeners(s);
 		error_set(ret_error, r, "%s: %s", s->name,
 			r < 0 ? strerror(-r) : service_refusal_to_string(r));
 	}
@@ -501,6 +506,7 @@ int manager_service_update(
 		struct policy p;
 		fill_policy(s, s->config, g->listeners, &p);
 		p.workers = g->policy.workers;
+		p.per_worker = g->policy.per_worker;
 		g->policy = p;
 	}
 	return 0;
@@ -526,6 +532,16 @@ void manager_service_listener_replaced(struct manager_service *s)
 			error_message(&error));
 }
 
+/* A restart is of what serves when its turn comes, not of what did when it was asked for. */
+static int submit_queued(struct manager_service *s, const struct pending_upgrade *q,
+	struct request_options *o, struct error *ret_error)
+{
+	if (!q->spec.restart)
+		return upgrade_from(s, q->config, q->snapshot, o, ret_error);
+	o->restart = true;
+	return manager_service_upgrade(s, NULL, o, ret_error);
+}
+
 static void start_queued(struct manager_service *s)
 {
 	struct pending_upgrade q = s->queued;
@@ -541,7 +557,7 @@ static void start_queued(struct manager_service *s)
 		o.steps = q.spec.policy.steps;
 		o.n_steps = q.spec.policy.n_steps;
 	}
-	if (upgrade_from(s, q.config, q.snapshot, &o, &error) != 0) {
+	if (submit_queued(s, &q, &o, &error) != 0) {
 		manager_report(s->manager, s, 0, NO_WORKER, LOG_ERR, "upgrade-failed",
 			"%s: the queued upgrade failed: %s", s->name, error_message(&error));
 		followers_check(s);

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What went wrong once."""
 
+import os
+import signal
 import sys
 import time
 
 import pytest
 
-from harness import assert_clean, free_port, wait_until
+from harness import assert_clean, connect, free_port, http_get, wait_until
+from daemon import IN_PROGRESS
 from processes import Process
 from upgrades import CLIENTS, per_worker, quick, set_release, web_config
 
@@ -99,3 +102,62 @@ def test_many_sockets_shut_down_at_once(web, load, workers):
         running = load(port, clients=CLIENTS)
         running.wait_more(300)
         assert_clean(running.stop(), 300, generations=[number])
+
+
+@pytest.mark.parametrize("before, after", [("shared", "per-worker"), ("per-worker", "shared")])
+def test_sockets_changed_by_reload(web, load, before, after):
+    """Sockets are shared or not for a whole generation, whatever the next one wants."""
+    port = free_port()
+    listen = {"http": {"address": f"127.0.0.1:{port}", "sockets": before}}
+    one = web(workers=4, port=port, listen=listen, upgrade=quick())
+    running = load(port, clients=CLIENTS)
+    running.wait_for(ok=100)
+    web_config(one)["listen"]["http"]["sockets"] = after
+    one.write_config()
+    one.reload()
+    running.wait_for(generation=2)
+    one.wait_serving(generation=2)
+    one.wait_generation_gone(1)
+    assert_clean(running.stop(), 100, generations=[1, 2])
+    # Each replaced once: who comes anew gets what its predecessor had.
+    for pid in one.pids(generation=2):
+        process = Process.read(pid)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda p=process: not p.is_alive(), what="its end")
+    one.wait_serving(generation=2)
+    running = load(port, clients=CLIENTS, timeout="1s")
+    running.wait_more(500)
+    assert_clean(running.stop(), 500, generations=[2])
+    # And the next release as well.
+    running = load(port, clients=CLIENTS, timeout="1s")
+    running.wait_for(ok=100)
+    one.upgrade()
+    running.wait_for(generation=3)
+    one.wait_serving(generation=3)
+    assert_clean(running.stop(), 100, generations=[2, 3])
+
+
+def test_queued_restart_is_of_what_serves_then(web):
+    """It was queued while generation 1 served; when its turn came, 2 did."""
+    one = web(
+        "--ready-delay", "300ms", upgrade=quick(overlap="queue"),
+        environment={"RELEASE": "old"},
+    )  # fmt: skip
+    set_release(one, "new")
+    one.ctl("upgrade", "web", "--detach")
+    one.ctl("restart", "web", "--detach")
+    one.wait_serving(generation=3)
+    assert http_get(one.port, "/env?RELEASE").text == "new\n"
+
+
+def test_refused_upgrade_leaves_no_listener(web):
+    """An address nobody serves must refuse, not keep its clients waiting."""
+    port, more = free_port(), free_port()
+    one = web("--ready-delay", "500ms", port=port, listen={"http": f"127.0.0.1:{port}"}, upgrade=quick())
+    one.ctl("upgrade", "web", "--detach")
+    web_config(one)["listen"]["more"] = f"127.0.0.1:{more}"
+    one.write_config()
+    one.upgrade(check=IN_PROGRESS)
+    with pytest.raises(ConnectionRefusedError):
+        connect(more)
+    one.wait_serving(generation=2)
