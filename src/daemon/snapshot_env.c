@@ -2,6 +2,7 @@
 #include "daemon/snapshot_env.h"
 
 #include <ctype.h>
+#include <fcntl.h>
 
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 /* A file this large is not an environment. */
@@ -58,25 +59,30 @@ static bool is_name(const char *s)
 	return true;
 }
 
-/* The value after "=": quotes are taken away, a backslash keeps the next character (but in '...').
- * False: a quote is not closed. */
+/* The value after "=", as systemd.exec(5) reads it: a quote counts where the value begins or after
+ * another quoted piece, and is itself in the middle of a word, so that JSON stays JSON; a backslash
+ * keeps the next character, in "..." only one of "\\`$, in '...' none. False: a quote is not
+ * closed.
+ */
 static bool unquote(char *s)
 {
-	char quote = 0, *out = s, *end;
+	char quote = 0, *out = s;
+	bool word = false;
 
 	for (; *s; s++) {
-		if (!quote && (*s == '"' || *s == '\'')) {
-			quote = *s;
-		} else if (quote && *s == quote) {
+		if (quote && *s == quote) {
 			quote = 0;
-		} else {
-			if (*s == '\\' && quote != '\'' && s[1])
+		} else if (!quote && !word && (*s == '"' || *s == '\'')) {
+			quote = *s;
+		} else if (quote || word || !isspace((unsigned char)*s)) {
+			word |= !quote;
+			if (*s == '\\' && s[1] && quote != '\'' &&
+				(!quote || strchr("\"\\`$", s[1])))
 				s++;
 			*out++ = *s;
 		}
 	}
-	end = out;
-	*end = '\0';
+	*out = '\0';
 	return !quote;
 }
 
@@ -106,13 +112,24 @@ static int read_line(
 	return strv_env_set(env, name, value);
 }
 
+/* Without waiting for a writer, if it is a FIFO. */
+static FILE *open_file(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
+
+	if (!f)
+		close_fd(fd);
+	return f;
+}
+
 static int read_file(const struct service_config *c, const struct env_file *file, char ***env,
 	struct error *ret_error)
 {
 	_cleanup_free_ char *path = file->path[0] == '/'
 					    ? strdup(file->path)
 					    : xasprintf("%s/%s", c->directory, file->path);
-	_cleanup_fclose_ FILE *f = path ? fopen(path, "re") : NULL;
+	_cleanup_fclose_ FILE *f = NULL;
 	_cleanup_free_ char *line = NULL;
 	size_t size = 0, total = 0;
 	unsigned number = 0;
@@ -121,6 +138,7 @@ static int read_file(const struct service_config *c, const struct env_file *file
 
 	if (!path)
 		return -ENOMEM;
+	f = open_file(path);
 	if (!f && errno == ENOENT && file->optional)
 		return 0;
 	if (!f)
@@ -136,6 +154,8 @@ static int read_file(const struct service_config *c, const struct env_file *file
 		if (r < 0)
 			return r;
 	}
+	if (ferror(f))
+		return error_set_errno(ret_error, -errno, "%s: env_file %s", c->name, path);
 	return 0;
 }
 
