@@ -244,7 +244,7 @@ void progress_tell(struct progress *p, size_t index, const json_t *value)
 	json_t *rollout = json_object_get(value, "rollout");
 	const char *message = field_text(value, "message"), *phase;
 	bool paused;
-	char *safe = text_safe(message, p->output->utf8);
+	char *safe;
 
 	safe = text_safe(without_name(p, row, message), p->output->utf8);
 	if (!safe)
