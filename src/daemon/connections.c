@@ -16,8 +16,8 @@ static int look_at(const struct manager_service *s, const struct listener *l, st
 	size_t n = 0;
 	int r;
 
-	r = sockdiag_connections(s->manager->sockdiag_fd, address_port(&l->config.address),
-		CONNECTIONS_MAX, &inodes, &n, &truncated);
+	r = sockdiag_connections(s->manager->sockdiag_fd, address_family(&l->config.address),
+		address_port(&l->config.address), CONNECTIONS_MAX, &inodes, &n, &truncated);
 	if (r < 0)
 		return r;
 	if (truncated)

@@ -7,11 +7,17 @@
 #include "daemon/ready.h"
 #include "daemon/strays.h"
 #include "daemon/worker_process.h"
+#include "sys/listen.h"
 #include "sys/process.h"
 #include "sys/sockdiag.h"
 
-/* More established connections than this are not counted one by one: the answer is "some". */
-enum { COUNT_MAX = 200000 };
+enum {
+	/* More established connections than this are not counted one by one: the answer is "some".
+	 */
+	COUNT_MAX = 200000,
+	/* So few descriptors are looked at one by one sooner than all connections there are. */
+	FEW_DESCRIPTORS = 256,
+};
 
 struct manager_generation *manager_service_generation(
 	const struct manager_service *s, unsigned number)
@@ -146,8 +152,6 @@ static void apply_prepare_lane(struct manager_service *s, const struct effect *e
 {
 	const struct manager_generation *g = manager_service_generation(s, e->generation);
 	const struct generation *core = service_generation(&s->core, e->generation);
-	/* What has a share may have connections in every queue: only idle lanes are cut to size. */
-	bool shrink = core && !generation_has_process(core) && core->weight == 0;
 
 	if (!core || !g)
 		return;
@@ -159,7 +163,7 @@ static void apply_prepare_lane(struct manager_service *s, const struct effect *e
 		if (!l || l->kind != LISTENER_GROUP || !(core->listeners & (UINT64_C(1) << id)))
 			continue;
 		r = listener_prepare_lane(
-			l, e->value, core->n_workers, wants_own_sockets(g, l), shrink, &error);
+			l, e->value, core->n_workers, wants_own_sockets(g, l), &error);
 		if (r >= 0)
 			continue;
 		manager_report(s->manager, s, e->generation, NO_WORKER, LOG_ERR, "lane-failed",
@@ -188,6 +192,34 @@ static void apply_query_queue(struct manager_service *s, const struct effect *e)
 			       .value = waiting});
 }
 
+static bool is_own_socket(const struct manager_service *s, uint64_t inode)
+{
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
+		const struct listener *l = s->listeners[id];
+		for (size_t i = 0; l && i < l->lanes.n; i++) {
+			uint64_t own;
+			if (socket_inode(l->lanes.sockets[i].fd, &own) >= 0 && own == inode)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* They have no sockets but those to accept from: no connection of any kind. The kernel's list of
+ * connections, which may be long, need not be walked then. */
+static bool hold_listeners_only(const struct manager_service *s, const pid_t *pids, size_t n_pids)
+{
+	_cleanup_free_ uint64_t *inodes = NULL;
+	size_t n;
+
+	if (process_sockets(pids, n_pids, FEW_DESCRIPTORS, &inodes, &n) < 0)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (!is_own_socket(s, inodes[i]))
+			return false;
+	return true;
+}
+
 /* Established connections to the service's ports that the worker's processes hold. */
 static unsigned count_connections(
 	struct manager_service *s, const struct worker_process *p, uint64_t listeners)
@@ -196,10 +228,12 @@ static unsigned count_connections(
 	size_t n_pids, total = 0;
 	int r;
 
-	if (s->manager->sockdiag_fd < 0)
-		return COUNT_UNKNOWN;
 	r = worker_process_tree(p, &pids, &n_pids);
 	if (r < 0)
+		return COUNT_UNKNOWN;
+	if (hold_listeners_only(s, pids, n_pids))
+		return 0;
+	if (s->manager->sockdiag_fd < 0)
 		return COUNT_UNKNOWN;
 	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
 		const struct listener *l = s->listeners[id];
@@ -209,7 +243,8 @@ static unsigned count_connections(
 
 		if (!l || !(listeners & (UINT64_C(1) << id)) || address_is_unix(&l->config.address))
 			continue;
-		r = sockdiag_connections(s->manager->sockdiag_fd, address_port(&l->config.address),
+		r = sockdiag_connections(s->manager->sockdiag_fd,
+			address_family(&l->config.address), address_port(&l->config.address),
 			COUNT_MAX, &inodes, &n_inodes, &truncated);
 		if (r >= 0)
 			r = process_count_sockets(pids, n_pids, inodes, n_inodes, &n);

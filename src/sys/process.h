@@ -22,6 +22,10 @@ int process_name(pid_t pid, char **ret);
 /* Does any of the n processes hold the socket with that inode? 1, 0, or -errno when none could be
  * looked into. */
 int process_holds_socket(const pid_t *pids, size_t n, uint64_t inode);
+/* The inodes of all sockets that the n processes hold, each once, into an array the caller frees
+ * (NULL: there are none). Who is gone holds nothing. -E2BIG when they have more than max
+ * descriptors in all, -EACCES when one may not be looked into. */
+int process_sockets(const pid_t *pids, size_t n, size_t max, uint64_t **ret_inodes, size_t *ret_n);
 /* How many of the given socket inodes (any order; 0 is none) do the n processes hold. Each counts
  * once, however many hold it. -errno when none could be looked into. */
 int process_count_sockets(

@@ -122,6 +122,51 @@ int process_holds_socket(const pid_t *pids, size_t n, uint64_t inode)
 	return any_process(pids, n, holds_socket, &inode);
 }
 
+/* --- listing ------------------------------------------------------------------------------ */
+
+struct listed {
+	uint64_t *inodes;
+	size_t n, capacity, n_looked, max;
+};
+
+static int list_socket(pid_t pid, int fd, const char *link, void *userdata)
+{
+	struct listed *l = userdata;
+	uint64_t inode = link_socket(link);
+	int r;
+
+	(void)pid;
+	(void)fd;
+	if (++l->n_looked > l->max)
+		return -E2BIG;
+	for (size_t i = 0; i < l->n; i++)
+		if (l->inodes[i] == inode)
+			return 0;
+	if (inode == 0)
+		return 0;
+	r = array_reserve(&l->inodes, &l->capacity, l->n + 1, sizeof(*l->inodes));
+	if (r >= 0)
+		l->inodes[l->n++] = inode;
+	return r;
+}
+
+int process_sockets(const pid_t *pids, size_t n, size_t max, uint64_t **ret_inodes, size_t *ret_n)
+{
+	struct listed l = {.max = max};
+
+	for (size_t i = 0; i < n; i++) {
+		int r = each_descriptor(pids[i], list_socket, &l);
+
+		if (r < 0 && r != -ESRCH) {
+			free(l.inodes);
+			return r;
+		}
+	}
+	*ret_inodes = l.inodes;
+	*ret_n = l.n;
+	return 0;
+}
+
 /* --- counting ----------------------------------------------------------------------------- */
 
 struct counted {

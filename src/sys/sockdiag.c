@@ -244,13 +244,16 @@ int sockdiag_connection(
 
 /* --- dumps -------------------------------------------------------------------------------- */
 
-/* Both families, one after the other: each has its own list, and a kernel without IPv6 has only
- * one. */
-static int dump_tcp(int nl, unsigned port, uint32_t states, message_fn message, void *userdata)
+/* Both families, one after the other, or the one that is asked for: each takes a walk of its own,
+ * and a kernel without IPv6 has only one. */
+static int dump_tcp(
+	int nl, int family, unsigned port, uint32_t states, message_fn message, void *userdata)
 {
 	static const uint8_t families[] = {AF_INET, AF_INET6};
 
 	for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
+		if (family != AF_UNSPEC && family != families[i])
+			continue;
 		struct request request = {
 			.inet =
 				{
@@ -297,8 +300,8 @@ static int connections_message(void *payload, size_t len, void *userdata)
 	return 0;
 }
 
-int sockdiag_connections(int nl, unsigned port, size_t max, uint64_t **ret_inodes, size_t *ret_n,
-	bool *ret_truncated)
+int sockdiag_connections(int nl, int family, unsigned port, size_t max, uint64_t **ret_inodes,
+	size_t *ret_n, bool *ret_truncated)
 {
 	const uint32_t states = STATE(TCP_ESTABLISHED) | STATE(TCP_CLOSE_WAIT) |
 				STATE(TCP_FIN_WAIT1) | STATE(TCP_FIN_WAIT2) | STATE(TCP_CLOSING) |
@@ -308,7 +311,7 @@ int sockdiag_connections(int nl, unsigned port, size_t max, uint64_t **ret_inode
 
 	if (port == 0 || port > UINT16_MAX)
 		return -EINVAL;
-	r = dump_tcp(nl, port, states, connections_message, &c);
+	r = dump_tcp(nl, family, port, states, connections_message, &c);
 	if (r < 0) {
 		free(c.inodes);
 		return r;
@@ -367,7 +370,7 @@ int sockdiag_listeners(int nl, unsigned port, struct sockdiag_listener **ret, si
 
 	if (port > UINT16_MAX)
 		return -EINVAL;
-	r = dump_tcp(nl, port, LISTENING, listeners_message, &l);
+	r = dump_tcp(nl, AF_UNSPEC, port, LISTENING, listeners_message, &l);
 	if (r < 0) {
 		free(l.list);
 		return r;

@@ -26,11 +26,13 @@ int sockdiag_connection(
 	int nl, const struct address *local, const struct address *peer, uint64_t *ret_inode);
 
 /* Established (and closing) TCP connections whose local port is port: their inodes (0 = not
- * accepted), into a growing array the caller frees. Both families. Those that their process has
+ * accepted), into a growing array the caller frees. family: that of the listening socket, whose
+ * connections have the same also when a dual-stack one accepts IPv4; AF_UNSPEC: both, which takes
+ * twice the time. Those that their process has
  * closed are left out. Bounded: keeps max entries, then *ret_truncated is set. A walk over all the
  * machine's connections: about 14 ms for 10,000. */
-int sockdiag_connections(int nl, unsigned port, size_t max, uint64_t **ret_inodes, size_t *ret_n,
-	bool *ret_truncated);
+int sockdiag_connections(int nl, int family, unsigned port, size_t max, uint64_t **ret_inodes,
+	size_t *ret_n, bool *ret_truncated);
 
 struct sockdiag_listener {
 	uid_t uid;

@@ -226,11 +226,24 @@ START_TEST(name_and_environment)
 }
 END_TEST
 
+static bool is_listed(const pid_t *pids, size_t n_pids, uint64_t inode)
+{
+	_cleanup_free_ uint64_t *list = NULL;
+	unsigned n_found = 0;
+	size_t n;
+
+	ck_assert_int_eq(process_sockets(pids, n_pids, 1000, &list, &n), 0);
+	for (size_t i = 0; i < n; i++)
+		n_found += list[i] == inode;
+	ck_assert_uint_le(n_found, 1);
+	return n_found == 1;
+}
+
 START_TEST(holders)
 {
 	struct address a;
 	int fd = listen_here(&a), other[2];
-	uint64_t inode, inodes[4];
+	uint64_t inode, inodes[4], *list;
 	pid_t pids[2], found;
 	size_t n;
 
@@ -257,7 +270,18 @@ START_TEST(holders)
 	ck_assert_int_eq(process_count_sockets(pids, 2, inodes, 0, &n), 0);
 	ck_assert_uint_eq(n, 0);
 
+	/* The same by asking what they hold; there may be more that this process was born with. */
+	ck_assert(is_listed(pids, 1, inode));
+	ck_assert(!is_listed(pids + 1, 1, inode));
+	ck_assert(is_listed(pids + 1, 1, inodes[2]));
+	ck_assert(is_listed(pids, 2, inode));
+	ck_assert(is_listed(pids, 2, inodes[3]));
+	ck_assert_int_eq(process_sockets(pids, 1, 3, &list, &n), -E2BIG);
+
 	end_child(pids[0]);
+	ck_assert(!is_listed(pids, 1, inode));
+	ck_assert(!is_listed(pids, 2, inode));
+	ck_assert(is_listed(pids, 2, inodes[2]));
 	ck_assert_int_eq(process_holds_socket(pids, 1, inode), -ESRCH);
 	ck_assert_int_eq(process_holds_socket(pids, 2, inode), 0);
 	ck_assert_int_eq(process_find_socket_holder(inode, &found), -ESRCH);

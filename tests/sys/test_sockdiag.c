@@ -210,6 +210,7 @@ static int compare(const void *a, const void *b)
 START_TEST(connections_of_a_port)
 {
 	enum { N = 300, ACCEPTED = 200 };
+	const int family = families[_i].listen[0] == '[' ? AF_INET6 : AF_INET;
 	struct address to;
 	int fd = listen_and_aim(_i, &to), clients[N], accepted[ACCEPTED];
 	uint64_t *inodes, expected[N] = {0};
@@ -225,8 +226,9 @@ START_TEST(connections_of_a_port)
 		accepted[i] = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
 		ck_assert_int_eq(socket_inode(accepted[i], &expected[i]), 0);
 	}
-	ck_assert_int_eq(
-		sockdiag_connections(nl, address_port(&to), 10 * N, &inodes, &n, &truncated), 0);
+	ck_assert_int_eq(sockdiag_connections(
+				 nl, family, address_port(&to), 10 * N, &inodes, &n, &truncated),
+		0);
 	ck_assert_uint_eq(n, N);
 	ck_assert(!truncated);
 	qsort(inodes, n, sizeof(*inodes), compare);
@@ -237,18 +239,20 @@ START_TEST(connections_of_a_port)
 	/* What was accepted and closed is nobody's any more, half closed is. */
 	close(accepted[0]);
 	ck_assert_int_eq(shutdown(accepted[1], SHUT_WR), 0);
-	ck_assert_int_eq(
-		sockdiag_connections(nl, address_port(&to), N - 1, &inodes, &n, &truncated), 0);
+	ck_assert_int_eq(sockdiag_connections(
+				 nl, AF_UNSPEC, address_port(&to), N - 1, &inodes, &n, &truncated),
+		0);
 	ck_assert_uint_eq(n, N - 1);
 	ck_assert(!truncated);
 	free(inodes);
 	ck_assert_int_eq(
-		sockdiag_connections(nl, address_port(&to), 5, &inodes, &n, &truncated), 0);
+		sockdiag_connections(nl, AF_UNSPEC, address_port(&to), 5, &inodes, &n, &truncated),
+		0);
 	ck_assert_uint_eq(n, 5);
 	ck_assert(truncated);
 	free(inodes);
 	/* Nothing of the long answer is left for the next question. */
-	ck_assert_int_eq(sockdiag_connections(nl, 1, 5, &inodes, &n, &truncated), 0);
+	ck_assert_int_eq(sockdiag_connections(nl, AF_UNSPEC, 1, 5, &inodes, &n, &truncated), 0);
 	ck_assert_uint_eq(n, 0);
 	free(inodes);
 	for (int i = 0; i < N; i++)
