@@ -22,12 +22,13 @@ static int open_in(const char *directory, bool in_memory)
 	_cleanup_close_ int fd = -1;
 	struct statfs fs;
 
+	/* Asked before the file is made: on a disk that is work. */
+	if (in_memory && (statfs(directory, &fs) < 0 ||
+				 (fs.f_type != TMPFS_MAGIC && fs.f_type != RAMFS_MAGIC)))
+		return -EMEDIUMTYPE;
 	fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC | O_NOCTTY, 0600);
 	if (fd < 0)
 		return -errno;
-	if (in_memory &&
-		(fstatfs(fd, &fs) < 0 || (fs.f_type != TMPFS_MAGIC && fs.f_type != RAMFS_MAGIC)))
-		return -EMEDIUMTYPE;
 	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, CAPTURE_PUNCH_STEP) < 0)
 		return -errno;
 	if (fchmod(fd, 0622) < 0)
