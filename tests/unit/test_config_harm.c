@@ -64,8 +64,8 @@ START_TEST(deep_and_long)
 		{"? ",     "",  "nested too deeply", 2000000},
 		{"a: {",	 "",  "nested too deeply", 1000000},
 		{"x",      "",  "longer than 128K",  4000000},
-		{"#\n",	"",  "no services",	   2000000},
-		{"\n",     "",  "no services",	  4000000},
+		{"#\n",	"",  "the file is empty", 2000000},
+		{"\n",     "",  "the file is empty", 4000000},
 		{"a,",     "]", "error",	     2000000},
 		{"a: b\n", "",  "already in line 1", 90000	 },
 	};
