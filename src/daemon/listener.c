@@ -13,6 +13,8 @@
 
 /* Both lanes are made at the start, with the uid the group needs. */
 enum { LANES_AT_START = 2 };
+/* Of sockets that are about to be closed. */
+enum { LANE_DISCARDED = UINT32_MAX - 1 };
 
 bool listener_lane_is_per_worker(const struct listener *l, unsigned lane)
 {
@@ -278,14 +280,22 @@ int listener_socket(const struct listener *l, unsigned lane, unsigned slot)
 	return socket ? socket->fd : -1;
 }
 
-/* Take one socket out of the array. The last member moves into its place at once, while the program
- * still names the old order: so whatever has a share must not move. The one that moves belongs to a
- * lane without a share, or nothing moves at all, because lanes are emptied from the top; where that
- * cannot be had, the new program follows within microseconds and what came between waits in the
- * queue of a socket that is watched. */
+static bool lane_has_share(const struct listener *l, unsigned lane)
+{
+	struct lane_share shares[CONFIG_GENERATIONS_MAX + 2];
+	size_t n = service_shares(&l->service->core, UINT64_C(1) << l->id, shares);
+
+	for (size_t i = 0; i < n; i++)
+		if (shares[i].lane == lane)
+			return true;
+	return false;
+}
+
+/* The last member moves into the place of the one that leaves, at once, while the program still
+ * names the old order: it must be one without a share. */
 static void remove_socket(struct listener *l, unsigned lane, unsigned slot)
 {
-	struct lane_socket *socket = lanes_find(&l->lanes, lane, slot);
+	const struct lane_socket *socket = lanes_find(&l->lanes, lane, slot);
 	int fd;
 
 	if (!socket)
@@ -294,24 +304,56 @@ static void remove_socket(struct listener *l, unsigned lane, unsigned slot)
 	listener_watch_drop(l, fd);
 	listen_shutdown_take(&fd);
 	(void)lanes_remove(&l->lanes, lane, slot, NULL);
-	listener_steer(l);
+}
+
+static void rename_lane(struct listener *l, unsigned from, unsigned to)
+{
+	for (size_t i = 0; i < l->lanes.n; i++)
+		if (l->lanes.sockets[i].lane == from)
+			l->lanes.sockets[i].lane = to;
+}
+
+/* Other sockets for a lane without a share. As many new ones join as old ones leave afterwards: so
+ * it is always a new one that moves, and whatever has a share stays where it is. */
+static int replace_sockets(struct listener *l, unsigned lane)
+{
+	unsigned n = lanes_slots(&l->lanes, lane), made;
+	int r = 0;
+
+	rename_lane(l, lane, LANE_DISCARDED);
+	for (made = 0; made < n; made++) {
+		r = add_member(l, lane, made);
+		if (r < 0)
+			break;
+	}
+	if (r < 0) {
+		/* Back from the end: nothing moves. */
+		while (made-- > 0)
+			remove_socket(l, lane, made);
+		rename_lane(l, LANE_DISCARDED, lane);
+		return r;
+	}
+	while (n-- > 0)
+		remove_socket(l, LANE_DISCARDED, n);
+	return 0;
 }
 
 int listener_prepare_lane(struct listener *l, unsigned lane, unsigned n_workers, bool per_worker,
-	bool shrink, struct error *ret_error)
+	struct error *ret_error)
 {
-	bool tainted = lane < ARRAY_SIZE(l->dirty_lanes) && l->dirty_lanes[lane];
-	unsigned have = lanes_slots(&l->lanes, lane);
 	unsigned wanted = per_worker ? n_workers : 1;
 	int r = 0;
 
-	if (lane < ARRAY_SIZE(l->per_worker_lanes))
-		l->per_worker_lanes[lane] = per_worker;
-	if (tainted || shrink)
-		for (unsigned slot = have; slot-- > (tainted ? 0 : wanted);)
-			remove_socket(l, lane, slot);
-	if (tainted)
-		l->dirty_lanes[lane] = false;
+	if (lane >= ARRAY_SIZE(l->dirty_lanes))
+		return bind_error(l, -ERANGE, ret_error);
+	l->per_worker_lanes[lane] = per_worker;
+	/* With a share there may be connections in its queues. */
+	if (l->dirty_lanes[lane] && !lane_has_share(l, lane)) {
+		r = replace_sockets(l, lane);
+		l->dirty_lanes[lane] = r < 0;
+	}
+	/* What is more than wanted stays: it is not named by the program, and closing it would move
+	 * others. */
 	for (unsigned slot = 0; r >= 0 && slot < wanted; slot++)
 		if (!lanes_find(&l->lanes, lane, slot))
 			r = add_member(l, lane, slot);

@@ -28,6 +28,7 @@ enum { LISTENER_ANY_SLOT = UINT32_MAX };
 struct listener_watch {
 	struct listener *listener;
 	int fd;
+	unsigned lane, slot;
 	sd_event_source *source;
 };
 
@@ -61,10 +62,9 @@ int listener_open(struct manager_service *s, const struct listener_config *c, un
 	bool may_group, unsigned lane, struct listener **ret, struct error *ret_error);
 /* Close all sockets, remove a Unix path that is still ours. Returns NULL. */
 struct listener *listener_close(struct listener *l);
-/* Make sure lane has slots 0..n-1, clean ones, or one for all of its workers; more are closed from
- * the top when shrink. */
+/* Make sure lane has slots 0..n-1, clean ones, or one for all of its workers. It may have more. */
 int listener_prepare_lane(struct listener *l, unsigned lane, unsigned n_workers, bool per_worker,
-	bool shrink, struct error *ret_error);
+	struct error *ret_error);
 /* The socket a worker gets (borrowed), or -1. */
 int listener_socket(const struct listener *l, unsigned lane, unsigned slot);
 /* Compile and attach from the service's state. */

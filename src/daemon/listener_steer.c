@@ -63,6 +63,16 @@ static size_t indices_of(const struct listener *l, const struct lane_share *shar
 	return n > 0 ? n : lanes_indices(&l->lanes, share->lane, NULL, 0, ret);
 }
 
+static const struct generation *generation_of_lane(const struct listener *l, unsigned lane)
+{
+	const struct service *core = &l->service->core;
+
+	for (size_t i = 0; i < core->n_generations; i++)
+		if (core->generations[i]->lane == lane)
+			return core->generations[i];
+	return NULL;
+}
+
 static size_t rule_indices(
 	const struct listener *l, const struct listener_rule *rule, uint32_t *ret)
 {
@@ -71,8 +81,11 @@ static size_t rule_indices(
 
 	if (!listener_lane_is_per_worker(l, rule->lane))
 		return lanes_indices(&l->lanes, rule->lane, &first, 1, ret);
-	if (rule->slot == LISTENER_ANY_SLOT)
-		return lanes_indices(&l->lanes, rule->lane, NULL, 0, ret);
+	if (rule->slot == LISTENER_ANY_SLOT) {
+		struct lane_share share = {
+			.lane = rule->lane, .generation = generation_of_lane(l, rule->lane)};
+		return indices_of(l, &share, ret);
+	}
 	index = lanes_index(&l->lanes, rule->lane, rule->slot);
 	if (index < 0)
 		return 0;

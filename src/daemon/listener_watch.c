@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What happens to sockets behind our back: a worker shuts one down for everybody, or a straggler
  * arrives in a lane that nobody serves. */
+#include <limits.h>
 #include <sys/epoll.h>
 
 #include "daemon/listener.h"
@@ -207,6 +208,7 @@ static int watch_hangup(struct listener *l, int fd)
 
 int listener_watch_add(struct listener *l, int fd)
 {
+	const struct lane_socket *socket;
 	struct listener_watch *w;
 	int r = array_reserve(
 		&l->watches, &l->watches_capacity, l->n_watches + 1, sizeof(*l->watches));
@@ -217,6 +219,11 @@ int listener_watch_add(struct listener *l, int fd)
 	if (!w)
 		return -ENOMEM;
 	*w = (struct listener_watch){.listener = l, .fd = fd};
+	socket = socket_of(l, fd);
+	if (socket) {
+		w->lane = socket->lane;
+		w->slot = socket->slot;
+	}
 	/* EPOLLHUP comes unasked, but a Unix socket that was shut down for reading has none. */
 	r = sd_event_add_io(l->service->manager->event, &w->source, fd,
 		address_is_unix(&l->config.address) ? EPOLLRDHUP : 0, on_socket, w);
@@ -248,30 +255,37 @@ void listener_watch_drop(struct listener *l, int fd)
 		}
 }
 
-/* Does anybody serve that lane, or may connections wait there for somebody? */
-static bool lane_is_idle(const struct listener *l, unsigned lane)
+/* Of each lane, how many slots somebody serves, or may have connections waiting for somebody. */
+static void used_slots(const struct listener *l, unsigned *ret, size_t n_lanes)
 {
 	struct lane_share shares[CONFIG_GENERATIONS_MAX + 2];
 	const struct service *core = &l->service->core;
 	size_t n = service_shares(core, UINT64_C(1) << l->id, shares);
 
+	memset(ret, 0, n_lanes * sizeof(*ret));
 	for (size_t i = 0; i < n; i++)
-		if (shares[i].lane == lane)
-			return false;
-	for (size_t i = 0; i < core->n_generations; i++)
-		if (core->generations[i]->lane == lane)
-			return false;
-	return true;
+		if (!shares[i].generation && shares[i].lane < n_lanes)
+			ret[shares[i].lane] = UINT_MAX;
+	for (size_t i = 0; i < core->n_generations; i++) {
+		const struct generation *g = core->generations[i];
+
+		if (g->lane < n_lanes)
+			ret[g->lane] = listener_lane_is_per_worker(l, g->lane) ? g->n_workers : 1;
+	}
 }
 
 void listener_watch_idle(struct listener *l)
 {
+	unsigned used[ARRAY_SIZE(l->per_worker_lanes)];
+
+	used_slots(l, used, ARRAY_SIZE(used));
 	for (size_t i = 0; i < l->n_watches; i++) {
-		const struct lane_socket *socket = socket_of(l, l->watches[i]->fd);
-		bool idle = l->kind == LISTENER_GROUP && socket && lane_is_idle(l, socket->lane);
+		const struct listener_watch *w = l->watches[i];
+		bool idle = l->kind == LISTENER_GROUP && w->lane < ARRAY_SIZE(used) &&
+			    w->slot >= used[w->lane];
 		uint32_t now = 0, want = idle ? EPOLLIN : 0;
 
-		if (sd_event_source_get_io_events(l->watches[i]->source, &now) >= 0 && now != want)
-			(void)sd_event_source_set_io_events(l->watches[i]->source, want);
+		if (sd_event_source_get_io_events(w->source, &now) >= 0 && now != want)
+			(void)sd_event_source_set_io_events(w->source, want);
 	}
 }
