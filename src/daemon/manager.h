@@ -76,8 +76,9 @@ struct manager_service {
 	struct manager *manager;
 	char *name;
 	struct service core;
-	struct service_config *config;	/* the present one (own copy) */
-	struct listener *listeners[64]; /* by id; NULL: free */
+	struct service_config *config;	      /* the present one (own copy) */
+	struct service_config *config_before; /* what to return to when the rollout fails; NULL */
+	struct listener *listeners[64];	      /* by id; NULL: free */
 	struct manager_generation **generations;
 	size_t n_generations, generations_capacity;
 	sd_event_source *timer; /* of service_next_deadline() */
@@ -198,6 +199,8 @@ int manager_service_rollback(
 	struct manager_service *s, unsigned to, const char *requested_by, struct error *ret_error);
 int manager_service_scale(struct manager_service *s, unsigned workers, struct error *ret_error);
 int manager_service_stop(struct manager_service *s, bool now);
+/* A rollout has ended: what it was for is what the service shall be from now on, or is not. */
+void manager_service_rollout_ended(struct manager_service *s, bool good);
 /* Values that take effect in place. */
 int manager_service_update(
 	struct manager_service *s, const struct service_config *config, struct error *ret_error);

@@ -267,6 +267,7 @@ void manager_service_report_effect(struct manager_service *s, const struct effec
 	message = text ? text : event;
 	tell(s->manager, s, e->generation, e->worker, priority, event, message);
 	if (e->report == REPORT_ROLLOUT_ENDED) {
+		manager_service_rollout_ended(s, e->reason == REASON_DONE);
 		followers_rollout_ended(s, e->generation, e->reason, message);
 		return;
 	}

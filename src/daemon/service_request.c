@@ -42,6 +42,13 @@ static struct service_config *copy_config(const struct service_config *c)
 	return copy;
 }
 
+static void forget_config(struct service_config *c)
+{
+	if (c)
+		service_config_done(c);
+	free(c);
+}
+
 struct manager_service *manager_service_new(
 	struct manager *m, const struct service_config *c, struct error *ret_error)
 {
@@ -61,10 +68,7 @@ struct manager_service *manager_service_new(
 
 static void pending_done(struct pending_upgrade *p)
 {
-	if (p->config) {
-		service_config_done(p->config);
-		free(p->config);
-	}
+	forget_config(p->config);
 	snapshot_unref(p->snapshot);
 	free(p->requested_by);
 	*p = (struct pending_upgrade){0};
@@ -103,9 +107,8 @@ struct manager_service *manager_service_free(struct manager_service *s)
 	failure_done(&s->trouble);
 	if (s->timer)
 		sd_event_source_disable_unref(s->timer);
-	if (s->config)
-		service_config_done(s->config);
-	free(s->config);
+	forget_config(s->config);
+	forget_config(s->config_before);
 	service_done(&s->core);
 	free(s->events);
 	free(s->name);
@@ -298,16 +301,51 @@ static void adopt_config(struct manager_service *s, struct service_config *confi
 {
 	unsigned id;
 
-	if (s->config) {
-		service_config_done(s->config);
-		free(s->config);
-	}
+	forget_config(s->config);
 	s->config = config_take;
 	for (size_t i = 0; i < config_take->n_listeners; i++) {
 		struct listener *l = find_listener(s, &config_take->listeners[i], &id);
 		if (l)
 			listener_update(l, &config_take->listeners[i]);
 	}
+}
+
+/* For a rollout that has begun: the present one comes back if it fails. */
+static void adopt_config_for_now(struct manager_service *s, struct service_config *config_take)
+{
+	if (s->core.rollout.phase != ROLLOUT_NONE && s->core.rollout.from != 0 && !s->config_before)
+		s->config_before = TAKE_PTR(s->config);
+	adopt_config(s, config_take);
+}
+
+void manager_service_rollout_ended(struct manager_service *s, bool good)
+{
+	struct service_config *before = TAKE_PTR(s->config_before);
+
+	if (before && !good)
+		adopt_config(s, before);
+	else
+		forget_config(before);
+}
+
+/* Failed at once, before submit() was back. */
+static bool is_over_already(const struct manager_service *s, unsigned generation)
+{
+	return s->core.current != 0 && s->core.current != generation &&
+	       (s->core.rollout.phase == ROLLOUT_NONE || s->core.rollout.to != generation);
+}
+
+/* What is still warm serves again: what it was made from is what the service is now. */
+static void adopt_snapshot(struct manager_service *s, unsigned generation)
+{
+	const struct manager_generation *g = manager_service_generation(s, generation);
+	struct service_config *copy = g ? copy_config(&g->snapshot->config) : NULL;
+
+	if (!copy)
+		return;
+	copy->workers = s->config->workers;
+	copy->workers_auto = s->config->workers_auto;
+	adopt_config_for_now(s, copy);
 }
 
 static int upgrade_from(struct manager_service *s, const struct service_config *config,
@@ -332,8 +370,8 @@ static int upgrade_from(struct manager_service *s, const struct service_config *
 	r = submit(s, &spec, snapshot, o->requested_by);
 	if (r == 0) {
 		/* The same workers anew say nothing about what the service shall be. */
-		if (!o->restart)
-			adopt_config(s, TAKE_PTR(copy));
+		if (!o->restart && !is_over_already(s, s->core.last_number))
+			adopt_config_for_now(s, TAKE_PTR(copy));
 	} else if (r == SERVICE_E_ROLLOUT_IN_PROGRESS && spec.policy.overlap == OVERLAP_QUEUE) {
 		queue_upgrade(s, TAKE_PTR(copy), snapshot, &spec, o->requested_by);
 		manager_report(s->manager, s, 0, NO_WORKER, LOG_INFO, "upgrade-queued",
@@ -348,10 +386,7 @@ static int upgrade_from(struct manager_service *s, const struct service_config *
 			r < 0 ? strerror(-r) : service_refusal_to_string(r));
 	}
 out:
-	if (copy) {
-		service_config_done(copy);
-		free(copy);
-	}
+	forget_config(copy);
 	return r;
 }
 
@@ -453,6 +488,7 @@ int manager_service_rollback(
 	r = manager_service_event(s, &e);
 	if (r == 0) {
 		mark_left(s, left);
+		adopt_snapshot(s, h->generation);
 		return 0;
 	}
 	if (r != SERVICE_E_NOT_ALIVE)
