@@ -204,6 +204,10 @@ int generation_worker_event(struct generation *g, struct worker *w, enum worker_
 	}
 	if (t->to == WORKER_READY)
 		w->was_ready = true;
+	/* One queue for all: nothing is left in it for those that are still being killed. */
+	for (unsigned i = 0; on == WORKER_ON_EMPTY && !g->policy.per_worker && i < g->n_workers;
+		i++)
+		g->workers[i].owes_settle = false;
 	if (t->to != w->state)
 		w->since_usec = now;
 	w->state = t->to;
