@@ -59,6 +59,12 @@ enum service_state service_state(const struct service *s)
 	return generation_ready(current) > 0 ? SERVICE_SERVING : SERVICE_FAILING;
 }
 
+void service_start_failed(struct service *s)
+{
+	if (s->n_generations == 0 && !s->stopping)
+		s->wanted = true;
+}
+
 bool service_is_healthy(const struct service *s)
 {
 	const struct generation *current = service_generation(s, s->current);

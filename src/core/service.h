@@ -80,8 +80,8 @@ struct service {
 	bool wanted;	  /* somebody wants it to run */
 	bool stopping;
 	bool start_again;
-	bool gave_up;	     /* its last start was given up, nothing runs */
-	unsigned queue_lane; /* where new connections wait while no generation has a share */
+	bool gave_up;		  /* its last start was given up, nothing runs */
+	unsigned queue_lane;	  /* where new connections wait while no generation has a share */
 	uint64_t queue_listeners; /* those that have sockets there */
 	struct rollout rollout;
 };
@@ -100,6 +100,9 @@ uint64_t service_next_deadline(const struct service *s);
 enum service_state service_state(const struct service *s);
 const char *service_state_to_string(enum service_state s);
 bool service_is_healthy(const struct service *s);
+/* It should run, and nothing could even be started: from now on it is failing, not stopped, until
+ * it is started or stopped. */
+void service_start_failed(struct service *s);
 struct generation *service_generation(const struct service *s, unsigned number);
 /* Connections that come while no generation has a share wait in the lane of this one. */
 void service_keep_queue(struct service *s, const struct generation *g);

@@ -209,15 +209,19 @@ static void note_failure(struct output *o, const json_t *service, const char *pr
 {
 	const json_t *failure = json_object_get(service, "lastFailure");
 	const char *status = field_text(failure, "status"), *output = field_text(failure, "output");
-	char span[TEXT_SPAN_MAX], worker[32] = "";
+	char span[TEXT_SPAN_MAX], generation[48] = "", worker[32] = "";
 	bool cut;
 
+	/* There is none yet when it could not even be started. */
+	if (field_int(failure, "generation", 0) > 0)
+		snprintf(generation, sizeof(generation), "generation %lld",
+			field_int(failure, "generation", 0));
 	if (!field_null(failure, "worker"))
 		snprintf(worker, sizeof(worker), ", worker %lld", field_int(failure, "worker", 0));
-	note(o, prefix, PAINT_BAD, "last failure %s ago: generation %lld%s: %s%s%s%s",
-		ago(field_usec(failure, "atUsec"), now_usec, span),
-		field_int(failure, "generation", 0), worker, field_text_or(failure, "reason", "?"),
-		status ? " (" : "", status ? status : "", status ? ")" : "");
+	note(o, prefix, PAINT_BAD, "last failure %s ago: %s%s%s%s%s%s%s",
+		ago(field_usec(failure, "atUsec"), now_usec, span), generation, worker,
+		*generation ? ": " : "", field_text_or(failure, "reason", "?"), status ? " (" : "",
+		status ? status : "", status ? ")" : "");
 	if (verbose && output && *output)
 		print_indented(o, prefix, text_last_lines(output, FAILURE_LINES, &cut));
 }

@@ -244,7 +244,7 @@ json_t *control_json_progress(
 
 static json_t *failure_json(const struct failure *f)
 {
-	if (f->generation == 0)
+	if (f->generation == 0 && !f->reason)
 		return json_null();
 	return json_pack("{s:i, s:o, s:o, s:o, s:o, s:I}", "generation", (int)f->generation,
 		"worker", integer_unless(f->worker == NO_WORKER, f->worker), "reason",

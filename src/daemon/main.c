@@ -38,6 +38,12 @@ static const char usage[] =
 	"\n"
 	"Control it with tenurectl(1): status, upgrade, rollback, scale, reload ...\n";
 
+static int show_usage(void)
+{
+	fputs(usage, stdout);
+	return EXIT_SUCCESS;
+}
+
 static void print_problems(const struct config_problems *problems)
 {
 	for (size_t i = 0; i < problems->n; i++) {
@@ -136,7 +142,8 @@ int main(int argc, char *argv[])
 		{"version",	    no_argument, NULL, OPTION_VERSION},
 		{0		  },
 	};
-	const char *path = NULL, *socket = NULL;
+	static char name[] = "tenured";
+	const char *path = NULL, *socket = NULL, *verb;
 	struct config *config = NULL;
 	int c, status, level = LOG_INFO;
 
@@ -153,8 +160,7 @@ int main(int argc, char *argv[])
 			level = LOG_DEBUG;
 			break;
 		case 'h':
-			fputs(usage, stdout);
-			return EXIT_SUCCESS;
+			return show_usage();
 		case OPTION_VERSION:
 			printf("tenured %s\n", PACKAGE_VERSION);
 			return EXIT_SUCCESS;
@@ -165,9 +171,14 @@ int main(int argc, char *argv[])
 	log_init(level);
 	argc -= optind;
 	argv += optind;
-	if (argc > 0 && streq(argv[0], "check"))
+	verb = argc > 0 ? argv[0] : "";
+	if (argc > 1 && (streq(argv[1], "--help") || streq(argv[1], "-h")))
+		return show_usage();
+	if (argc > 0)
+		argv[0] = name; /* that is how getopt begins what it says */
+	if (streq(verb, "check"))
 		return check(argc, argv);
-	if (argc > 0 && streq(argv[0], "run")) {
+	if (streq(verb, "run")) {
 		if (path)
 			return usage_error("run takes no configuration file");
 		status = run_config(argc, argv, &socket, &config);

@@ -396,6 +396,18 @@ struct manager *manager_free(struct manager *m)
 	return NULL;
 }
 
+/* Whoever looks later is told why it does not run. */
+static void note_start_failed(struct manager_service *s, const struct error *error)
+{
+	service_start_failed(&s->core);
+	failure_done(&s->failure);
+	s->failure = (struct failure){.worker = NO_WORKER,
+		.reason = strdup(error_message(error)),
+		.at_usec = realtime_now()};
+	manager_report(
+		s->manager, s, 0, NO_WORKER, LOG_ERR, "service-failed", "%s", error_message(error));
+}
+
 int manager_run(struct manager *m)
 {
 	size_t failed = 0, wanted = 0;
@@ -408,8 +420,7 @@ int manager_run(struct manager *m)
 			continue;
 		wanted++;
 		if (manager_service_start(s, "start of the daemon", &error) != 0) {
-			manager_report(m, s, 0, NO_WORKER, LOG_ERR, "service-failed", "%s",
-				error_message(&error));
+			note_start_failed(s, &error);
 			failed++;
 		}
 	}
