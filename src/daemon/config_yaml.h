@@ -18,7 +18,7 @@ enum {
  * all. */
 int config_load(const char *path, struct config **ret, struct config_problems *problems,
 	struct error *ret_error);
-/* The same, but path is read as if it were at `as`: that is what it is called, and what its relative
- * paths and includes are relative to. To check a file before it is put into its place. */
+/* The same, but path is read as if it were at `as`: that is what it is called, and what its
+ * relative paths and includes are relative to. To check a file before it is put into its place. */
 int config_load_as(const char *path, const char *as, struct config **ret,
 	struct config_problems *problems, struct error *ret_error);
