@@ -57,23 +57,20 @@ static int open_file(void)
 	return r;
 }
 
-static int capture_init(struct capture *c, uint64_t offset, uint64_t quota)
+static struct capture capture_init(int *fd, uint64_t offset, uint64_t quota)
 {
-	*c = (struct capture){
-		.fd = -1,
+	return (struct capture){
+		.fd = TAKE_FD(*fd),
 		.offset = offset,
 		.quota = quota,
 		.line = BUFFER_INIT(CAPTURE_LINE_MAX),
-		.tail = malloc(CAPTURE_TAIL_MAX),
 	};
-	return c->tail ? 0 : -ENOMEM;
 }
 
 int capture_open(struct capture *ret, uint64_t quota, int *ret_write_fd)
 {
 	_cleanup_close_ int fd = -1, write_fd = -1;
 	char path[PATH_SIZE];
-	int r;
 
 	fd = open_file();
 	if (fd < 0)
@@ -83,10 +80,7 @@ int capture_open(struct capture *ret, uint64_t quota, int *ret_write_fd)
 	write_fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY);
 	if (write_fd < 0)
 		return -errno;
-	r = capture_init(ret, 0, quota);
-	if (r < 0)
-		return r;
-	ret->fd = TAKE_FD(fd);
+	*ret = capture_init(&fd, 0, quota);
 	*ret_write_fd = TAKE_FD(write_fd);
 	return 0;
 }
@@ -106,16 +100,12 @@ static void give_back(struct capture *c)
 int capture_restore_take(struct capture *ret, int *fd, uint64_t offset, uint64_t quota)
 {
 	struct stat st;
-	int r;
 
 	if (fstat(*fd, &st) < 0)
 		return -errno;
 	if (!S_ISREG(st.st_mode) || offset > INT64_MAX)
 		return -EINVAL;
-	r = capture_init(ret, offset, quota);
-	if (r < 0)
-		return r;
-	ret->fd = TAKE_FD(*fd);
+	*ret = capture_init(fd, offset, quota);
 	give_back(ret);
 	return 0;
 }
@@ -143,6 +133,11 @@ static void tail_append(struct capture *c, const char *data, size_t len)
 {
 	size_t end, first;
 
+	/* Most workers say little or nothing. Without memory there are no last words to show. */
+	if (!c->tail)
+		c->tail = malloc(CAPTURE_TAIL_MAX);
+	if (!c->tail)
+		return;
 	if (len > CAPTURE_TAIL_MAX) {
 		data += len - CAPTURE_TAIL_MAX;
 		len = CAPTURE_TAIL_MAX;

@@ -31,7 +31,7 @@ struct capture {
 			  to its end */
 	struct buffer line; /* an unfinished line */
 	bool cut;	    /* we are in the middle of a line that is dropped */
-	char *tail;	    /* ring of the last CAPTURE_TAIL_MAX bytes */
+	char *tail;	    /* ring of the last CAPTURE_TAIL_MAX bytes; NULL: none yet */
 	size_t tail_len, tail_start;
 };
 
