@@ -1,0 +1,585 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What becomes of a service, told as stories. */
+#include "story.h"
+#include "unit.h"
+
+/* clang-format off */
+static const struct story_text stories[] = {
+	/* A stop ends what is in flight, and has no use for the sockets any more. */
+	{"start and stop",
+	 "> upgrade\n"
+	 " #rollout-started 1 lane 1=0 steer[1=10000] spawn 1.0 spawn 1.1\n"
+	 "> ready 1.*\n"
+	 " #rollout-step 1 #rollout-promoted 1 #generation-serving 1 #rollout-ended 1 (done)\n"
+	 "> stop\n"
+	 " #service-stopping 1 #generation-draining 1 (the service was stopped) drain 1.0"
+	 " drain 1.1\n"
+	 "> exit 1.0 clean\n"
+	 "> exit 1.1 clean\n"
+	 " steer[0=10000] #generation-gone 1 release 1=0 forget 1 close #service-stopped\n"
+	 "> stop\n"
+	 " refused: not running\n"},
+	{"stop escalates",
+	 "> serving workers=1\n"
+	 "> stop\n"
+	 " #service-stopping 1 #generation-draining 1 (the service was stopped) drain 1.0\n"
+	 "> time 29\n"
+	 "> time 1\n"
+	 " TERM 1.0\n"
+	 "> time 5\n"
+	 " KILL 1.0\n"
+	 "> time 5\n"
+	 " KILL 1.0\n"
+	 "> exit 1.0\n"
+	 " steer[0=10000] #generation-gone 1 release 1=0 forget 1 close #service-stopped\n"},
+	{"kill",
+	 "> serving\n"
+	 "> kill\n"
+	 " #service-stopping 1 KILL 1.0 KILL 1.1 #generation-draining 1 (the service was"
+	 " stopped)\n"
+	 "> exit 1.*\n"
+	 " steer[0=10000] #generation-gone 1 release 1=0 forget 1 close #service-stopped\n"},
+	{"stop then kill",
+	 "> serving\n"
+	 "> stop\n"
+	 " #service-stopping 1 #generation-draining 1 (the service was stopped) drain 1.0"
+	 " drain 1.1\n"
+	 "> kill\n"
+	 " KILL 1.0 KILL 1.1\n"
+	 "> exit 1.*\n"
+	 " steer[0=10000] #generation-gone 1 release 1=0 forget 1 close #service-stopped\n"},
+	{"stop while starting",
+	 "> upgrade\n"
+	 " #rollout-started 1 lane 1=0 steer[1=10000] spawn 1.0 spawn 1.1\n"
+	 "> stop\n"
+	 " #service-stopping #rollout-ended 1 (the service was stopped) #generation-draining 1"
+	 " (the service was stopped) drain 1.0 drain 1.1\n"
+	 "> exit 1.*\n"
+	 " steer[0=10000] #generation-gone 1 release 1=0 forget 1 close #service-stopped\n"},
+	{"stop while an upgrade starts",
+	 "> serving\n"
+	 "> upgrade\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
+	 "> stop\n"
+	 " #service-stopping 1 #rollout-ended 2 (the service was stopped) #generation-draining"
+	 " 1 (the service was stopped) drain 1.0 drain 1.1 #generation-draining 2 (the service"
+	 " was stopped) drain 2.0 drain 2.1\n"
+	 "> exit 1.*\n"
+	 " steer[0=10000] #generation-gone 1 release 1=0 forget 1\n"
+	 "> exit 2.*\n"
+	 " #generation-gone 2 release 2=1 forget 2 close #service-stopped\n"},
+	{"stop while an upgrade soaks",
+	 "> serving\n"
+	 "> upgrade\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2\n"
+	 "> stop\n"
+	 " #service-stopping 1 #rollout-ended 2 (the service was stopped) #generation-draining"
+	 " 1 (the service was stopped) drain 1.0 drain 1.1 #generation-draining 2 (the service"
+	 " was stopped) drain 2.0 drain 2.1\n"
+	 "> exit 1.*\n"
+	 " #generation-gone 1 release 1=0 forget 1\n"
+	 "> exit 2.*\n"
+	 " steer[0=10000] #generation-gone 2 release 2=1 forget 2 close #service-stopped\n"},
+	{"stop while the old one settles",
+	 "> serving soak=0\n"
+	 "> upgrade\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-draining 1 (replaced by a newer"
+	 " generation) #rollout-promoted 2 #generation-serving 2\n"
+	 "> stop\n"
+	 " #service-stopping 2 #rollout-ended 2 (done) drain 1.0 drain 1.1"
+	 " #generation-draining 2 (the service was stopped) drain 2.0 drain 2.1\n"
+	 "> exit 1.*\n"
+	 " #generation-gone 1 release 1=0 forget 1\n"
+	 "> exit 2.*\n"
+	 " steer[0=10000] #generation-gone 2 release 2=1 forget 2 close #service-stopped\n"},
+	{"stop while recreate stops the old one",
+	 "> serving\n"
+	 "> upgrade recreate\n"
+	 " #rollout-started 2 lane 2=1 steer[2=10000] #generation-draining 1 (replaced by a"
+	 " newer generation)\n"
+	 "> stop\n"
+	 " #service-stopping 1 #rollout-ended 2 (the service was stopped) #generation-draining"
+	 " 1 (the service was stopped) steer[1=10000] drain 1.0 drain 1.1 #generation-draining"
+	 " 2 (the service was stopped) #generation-gone 2 release 2=1 forget 2\n"
+	 "> exit 1.*\n"
+	 " steer[0=10000] #generation-gone 1 release 1=0 forget 1 close #service-stopped\n"},
+	{"stop in backoff",
+	 "> serving workers=1\n"
+	 "> exit 1.0\n"
+	 " spawn 1.0\n"
+	 "> exit 1.0\n"
+	 "> stop\n"
+	 " #service-stopping 1 #generation-draining 1 (the service was stopped) steer[0=10000]"
+	 " #generation-gone 1 release 1=0 forget 1 close #service-stopped\n"},
+	{"start again while stopping",
+	 "> serving\n"
+	 "> stop\n"
+	 " #service-stopping 1 #generation-draining 1 (the service was stopped) drain 1.0"
+	 " drain 1.1\n"
+	 "> start\n"
+	 "> upgrade\n"
+	 " refused: stopping\n"
+	 "> exit 1.*\n"
+	 " steer[0=10000] #generation-gone 1 release 1=0 forget 1 start-again\n"
+	 "> upgrade\n"
+	 " #rollout-started 2 lane 2=0 steer[2=10000] spawn 2.0 spawn 2.1\n"
+	 "> ready 2.*\n"
+	 " #rollout-step 2 #rollout-promoted 2 #generation-serving 2 #rollout-ended 2 (done)\n"},
+	{"stop takes back the start",
+	 "> serving\n"
+	 "> stop\n"
+	 " #service-stopping 1 #generation-draining 1 (the service was stopped) drain 1.0"
+	 " drain 1.1\n"
+	 "> start\n"
+	 "> stop\n"
+	 "> exit 1.*\n"
+	 " steer[0=10000] #generation-gone 1 release 1=0 forget 1 close #service-stopped\n"},
+	/* Not for the core to answer. */
+	{"start when it runs",
+	 "> serving\n"
+	 "> start\n"
+	 " refused: Protocol error\n"},
+	/* The first time at once, then with growing patience, but for ever. */
+	{"crash respawns",
+	 "> serving\n"
+	 "> exit 1.0\n"
+	 " spawn 1.0\n"
+	 "> ready 1.0\n"
+	 "> exit 1.0\n"
+	 "> time 0.1\n"
+	 " spawn 1.0\n"
+	 "> exit 1.0\n"
+	 "> time 0.2\n"
+	 " spawn 1.0\n"
+	 "> exit 1.0\n"
+	 "> time 0.4\n"
+	 " spawn 1.0\n"
+	 "> exit 1.0\n"
+	 "> time 29\n"
+	 "> time 1\n"
+	 " spawn 1.0\n"
+	 "> ready 1.0\n"},
+	/* A worker of generation 1 is replaced by one of generation 1. */
+	{"crash of the old while upgrading",
+	 "> serving\n"
+	 "> upgrade\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
+	 "> exit 1.0\n"
+	 " spawn 1.0\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2\n"
+	 "> exit 1.1\n"
+	 " spawn 1.1\n"
+	 "> time 5\n"
+	 " #generation-draining 1 (replaced by a newer generation) #rollout-promoted 2"
+	 " #generation-serving 2 queue? 1.0 queue? 1.1 #rollout-ended 2 (done) connections?"
+	 " 1.0 connections? 1.1 drain 1.0 drain 1.1\n"},
+	{"ends by its own will",
+	 "> serving never\n"
+	 "> exit 1.0\n"
+	 "> exit 1.1\n"
+	 " steer[0=10000] #generation-gone 1 release 1=0 forget 1\n"
+	 "> upgrade always\n"
+	 " #rollout-started 2 lane 2=0 steer[2=10000] spawn 2.0 spawn 2.1\n"
+	 "> ready 2.*\n"
+	 " #rollout-step 2 #rollout-promoted 2 #generation-serving 2 #rollout-ended 2 (done)\n"},
+	{"on failure",
+	 "> serving on-failure\n"
+	 "> exit 1.0 clean\n"
+	 "> exit 1.1\n"
+	 " spawn 1.1\n"
+	 "> ready 1.1\n"
+	 "> exit 1.1 clean\n"
+	 " steer[0=10000] #generation-gone 1 release 1=0 forget 1\n"},
+	/* Never ready, five times within a minute. */
+	{"start is given up",
+	 "> upgrade workers=1\n"
+	 " #rollout-started 1 lane 1=0 steer[1=10000] spawn 1.0\n"
+	 "> exit 1.0\n"
+	 "> time 0.1\n"
+	 " spawn 1.0\n"
+	 "> exit 1.0\n"
+	 "> time 0.2\n"
+	 " spawn 1.0\n"
+	 "> exit 1.0\n"
+	 "> time 0.4\n"
+	 " spawn 1.0\n"
+	 "> exit 1.0\n"
+	 "> time 0.8\n"
+	 " spawn 1.0\n"
+	 "> exit 1.0\n"
+	 " steer[0=10000] #generation-given-up 1 (was started too often without becoming"
+	 " ready) #rollout-ended 1 (was started too often without becoming ready)"
+	 " #generation-draining 1 (was started too often without becoming ready)"
+	 " #generation-gone 1 release 1=0 forget 1\n"
+	 "> upgrade\n"
+	 " #rollout-started 2 lane 2=0 steer[2=10000] spawn 2.0\n"
+	 "> ready 2.*\n"
+	 " #rollout-step 2 #rollout-promoted 2 #generation-serving 2 #rollout-ended 2 (done)\n"},
+	/* Nobody will start it again: the start has failed, and says why. */
+	{"start with restart never",
+	 "> upgrade workers=2 never\n"
+	 " #rollout-started 1 lane 1=0 steer[1=10000] spawn 1.0 spawn 1.1\n"
+	 "> exit 1.0\n"
+	 " #generation-given-up 1 (exited before it was ready) #rollout-ended 1 (exited before"
+	 " it was ready) #generation-draining 1 (exited before it was ready) drain 1.1\n"
+	 "> exit 1.1\n"
+	 " steer[0=10000] #generation-gone 1 release 1=0 forget 1\n"},
+	{"start that cannot be executed",
+	 "> upgrade workers=1\n"
+	 " #rollout-started 1 lane 1=0 steer[1=10000] spawn 1.0\n"
+	 "> failed 1.0 useless\n"
+	 " steer[0=10000] #generation-given-up 1 (could not be started) #rollout-ended 1"
+	 " (could not be started) #generation-draining 1 (could not be started)"
+	 " #generation-gone 1 release 1=0 forget 1\n"},
+	{"start without sockets",
+	 "> upgrade workers=1\n"
+	 " #rollout-started 1 lane 1=0 steer[1=10000] spawn 1.0\n"
+	 "> lane-failed 1\n"
+	 " #generation-given-up 1 (its sockets could not be made) #rollout-ended 1 (its"
+	 " sockets could not be made) #generation-draining 1 (its sockets could not be made)"
+	 " drain 1.0\n"
+	 "> exit 1.0\n"
+	 " steer[0=10000] #generation-gone 1 release 1=0 forget 1\n"},
+	/* Without a rollout to fail, it is killed and counts as a failure. */
+	{"not ready in time",
+	 "> upgrade workers=1\n"
+	 " #rollout-started 1 lane 1=0 steer[1=10000] spawn 1.0\n"
+	 "> time 59\n"
+	 "> extend 1.0\n"
+	 "> time 2\n"
+	 "> time 90\n"
+	 " KILL 1.0\n"
+	 "> exit 1.0\n"
+	 "> time 1\n"
+	 " spawn 1.0\n"},
+	{"watchdog",
+	 "> serving workers=1\n"
+	 "> watchdog 1.0\n"
+	 " ABRT 1.0\n"
+	 "> watchdog 1.0\n"
+	 "> time 5\n"
+	 " KILL 1.0\n"
+	 "> time 5\n"
+	 " KILL 1.0\n"
+	 "> exit 1.0\n"
+	 " spawn 1.0\n"
+	 "> ready 1.0\n"},
+	/* Workers ready first; on a shared queue who is to go is told at once. */
+	{"scale up and down shared",
+	 "> serving\n"
+	 "> scale 4\n"
+	 " lane 1=0 spawn 1.2 spawn 1.3 #scaled 1\n"
+	 "> ready 1.*\n"
+	 "> scale 1\n"
+	 " drain 1.1 drain 1.2 drain 1.3 #scaled 1\n"
+	 "> exit 1.3\n"
+	 "> exit 1.2\n"
+	 "> exit 1.1\n"},
+	/* Steering leaves its socket first, which settles. */
+	{"scale per worker",
+	 "> serving workers=3 per-worker\n"
+	 "> scale 1\n"
+	 " #scaled 1\n"
+	 "> time 0.9\n"
+	 "> time 0.2\n"
+	 " queue? 1.1 queue? 1.2 connections? 1.1 connections? 1.2 drain 1.1 drain 1.2\n"
+	 "> scale 3\n"
+	 " lane 1=0 #scaled 1\n"
+	 "> exit 1.2\n"
+	 " spawn 1.2\n"
+	 "> exit 1.1\n"
+	 " spawn 1.1\n"
+	 "> ready 1.*\n"},
+	{"scale back up before it was told",
+	 "> serving workers=2 per-worker\n"
+	 "> scale 1\n"
+	 " #scaled 1\n"
+	 "> time 0.5\n"
+	 "> scale 2\n"
+	 " lane 1=0 watch 1.1 #scaled 1\n"
+	 "> time 60\n"},
+	{"scale refused",
+	 "> upgrade\n"
+	 " #rollout-started 1 lane 1=0 steer[1=10000] spawn 1.0 spawn 1.1\n"
+	 "> scale 3\n"
+	 " refused: not running\n"
+	 "> ready 1.*\n"
+	 " #rollout-step 1 #rollout-promoted 1 #generation-serving 1 #rollout-ended 1 (done)\n"
+	 "> upgrade\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
+	 "> scale 3\n"
+	 " refused: rollout in progress\n"},
+	/* One setsockopt, no process. */
+	{"rollback to warm",
+	 "> serving soak=0\n"
+	 "> upgrade keep=600\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-warm 1 #rollout-promoted 2"
+	 " #generation-serving 2\n"
+	 "> time 10\n"
+	 " #rollout-ended 2 (done)\n"
+	 "> rollback 1\n"
+	 " steer[1=10000] #generation-serving 1 #generation-draining 2 (rolled back on"
+	 " request)\n"
+	 "> time 1\n"
+	 " queue? 2.0 queue? 2.1 #rollout-ended 1 (done) connections? 2.0 connections? 2.1"
+	 " drain 2.0 drain 2.1\n"
+	 "> exit 2.*\n"
+	 " #generation-gone 2 release 2=1 forget 2\n"},
+	{"rollback while it settles",
+	 "> serving soak=0\n"
+	 "> upgrade\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-draining 1 (replaced by a newer"
+	 " generation) #rollout-promoted 2 #generation-serving 2\n"
+	 "> time 0.5\n"
+	 "> rollback 1\n"
+	 " #rollout-ended 2 (done) steer[1=10000] watch 1.0 watch 1.1 #generation-serving 1"
+	 " #generation-draining 2 (rolled back on request)\n"
+	 "> time 1.1\n"
+	 " queue? 2.0 queue? 2.1 #rollout-ended 1 (done) connections? 2.0 connections? 2.1"
+	 " drain 2.0 drain 2.1\n"
+	 "> exit 2.*\n"
+	 " #generation-gone 2 release 2=1 forget 2\n"},
+	{"rollback while it waits to be idle",
+	 "> serving soak=0 workers=1\n"
+	 "> upgrade\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-draining 1 (replaced by a newer"
+	 " generation) #rollout-promoted 2 #generation-serving 2\n"
+	 "> busy connections\n"
+	 "> time 3\n"
+	 " queue? 1.0 #rollout-ended 2 (done) connections? 1.0 ...\n"
+	 "> rollback 1\n"
+	 " steer[1=10000] watch 1.0 #generation-serving 1 #generation-draining 2 (rolled back"
+	 " on request)\n"},
+	{"rollback too late",
+	 "> serving soak=0\n"
+	 "> upgrade\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-draining 1 (replaced by a newer"
+	 " generation) #rollout-promoted 2 #generation-serving 2\n"
+	 "> time 2\n"
+	 " queue? 1.0 queue? 1.1 #rollout-ended 2 (done) connections? 1.0 connections? 1.1"
+	 " drain 1.0 drain 1.1\n"
+	 "> rollback 1\n"
+	 " refused: not alive\n"
+	 "> rollback 7\n"
+	 " refused: not alive\n"},
+	{"rollback in a rollout",
+	 "> serving\n"
+	 "> upgrade\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
+	 "> rollback 1\n"
+	 " refused: rollout in progress\n"},
+	{"warm until",
+	 "> serving soak=0\n"
+	 "> upgrade keep=600\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-warm 1 #rollout-promoted 2"
+	 " #generation-serving 2\n"
+	 "> time 599\n"
+	 " #rollout-ended 2 (done)\n"
+	 "> time 2\n"
+	 " #generation-draining 1 (replaced by a newer generation) queue? 1.0 queue? 1.1"
+	 " connections? 1.0 connections? 1.1 drain 1.0 drain 1.1\n"
+	 "> exit 1.*\n"
+	 " #generation-gone 1 release 1=0 forget 1\n"},
+	/* It is kept ready, or it would be no way back. */
+	{"warm worker crashes",
+	 "> serving soak=0 workers=1\n"
+	 "> upgrade keep=600\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-warm 1 #rollout-promoted 2"
+	 " #generation-serving 2\n"
+	 "> exit 1.0\n"
+	 " spawn 1.0\n"
+	 "> rollback 1\n"
+	 " refused: not alive\n"
+	 "> ready 1.0\n"
+	 "> rollback 1\n"
+	 " #rollout-ended 2 (done) steer[1=10000] #generation-serving 1 #generation-draining 2"
+	 " (rolled back on request)\n"},
+	{"one warm generation",
+	 "> serving soak=0 workers=1\n"
+	 "> upgrade keep=600\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-warm 1 #rollout-promoted 2"
+	 " #generation-serving 2\n"
+	 "> time 2\n"
+	 " #rollout-ended 2 (done)\n"
+	 "> upgrade\n"
+	 " #rollout-started 3 lane 3=2 spawn 3.0\n"
+	 "> ready 3.*\n"
+	 " steer[3=10000] #rollout-step 3 #generation-draining 1 (replaced by a newer"
+	 " generation) #generation-warm 2 #rollout-promoted 3 #generation-serving 3\n"
+	 "> time 2\n"
+	 " queue? 1.0 connections? 1.0 drain 1.0 #rollout-ended 3 (done)\n"},
+	{"warm makes room",
+	 "> serving soak=0 workers=1 max=2\n"
+	 "> upgrade keep=600\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-warm 1 #rollout-promoted 2"
+	 " #generation-serving 2\n"
+	 "> time 2\n"
+	 " #rollout-ended 2 (done)\n"
+	 "> upgrade\n"
+	 " #generation-draining 1 (replaced by a newer generation) #rollout-started 3"
+	 " #rollout-waiting 3\n"
+	 "> time 1\n"
+	 " queue? 1.0 connections? 1.0 drain 1.0\n"
+	 "> exit 1.0\n"
+	 " #generation-gone 1 release 1=0 forget 1 lane 3=0 spawn 3.0\n"
+	 "> ready 3.*\n"
+	 " steer[3=10000] #rollout-step 3 #generation-warm 2 #rollout-promoted 3"
+	 " #generation-serving 3\n"},
+	{"max generations",
+	 "> serving soak=0 workers=1 max=2\n"
+	 "> upgrade\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-draining 1 (replaced by a newer"
+	 " generation) #rollout-promoted 2 #generation-serving 2\n"
+	 "> time 2\n"
+	 " queue? 1.0 #rollout-ended 2 (done) connections? 1.0 drain 1.0\n"
+	 "> upgrade\n"
+	 " refused: too many generations\n"
+	 "> time 36\n"
+	 " TERM 1.0 KILL 1.0\n"
+	 "> exit 1.0\n"
+	 " #generation-gone 1 release 1=0 forget 1\n"
+	 "> upgrade\n"
+	 " #rollout-started 3 lane 3=0 spawn 3.0\n"},
+	/* The drain signal, then TERM to the group, then KILL, and again. */
+	{"drain escalates",
+	 "> serving soak=0 workers=1\n"
+	 "> upgrade\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-draining 1 (replaced by a newer"
+	 " generation) #rollout-promoted 2 #generation-serving 2\n"
+	 "> time 1\n"
+	 " queue? 1.0 #rollout-ended 2 (done) connections? 1.0 drain 1.0\n"
+	 "> time 29\n"
+	 "> time 1\n"
+	 " TERM 1.0\n"
+	 "> time 5\n"
+	 " KILL 1.0\n"
+	 "> time 5\n"
+	 " KILL 1.0\n"
+	 "> time 5\n"
+	 " KILL 1.0\n"
+	 "> exit 1.0\n"
+	 " #generation-gone 1 release 1=0 forget 1\n"},
+	/* The only one that would serve its queue dies while it settles; and comes back three times. */
+	{"rescue",
+	 "> serving soak=0 workers=1\n"
+	 "> upgrade\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-draining 1 (replaced by a newer"
+	 " generation) #rollout-promoted 2 #generation-serving 2\n"
+	 "> exit 1.0\n"
+	 " spawn 1.0\n"
+	 "> exit 1.0\n"
+	 " spawn 1.0\n"
+	 "> failed 1.0\n"
+	 " #rollout-ended 2 (done) #generation-gone 1 release 1=0 forget 1\n"},
+	{"no rescue for a shared queue",
+	 "> serving soak=0\n"
+	 "> upgrade\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-draining 1 (replaced by a newer"
+	 " generation) #rollout-promoted 2 #generation-serving 2\n"
+	 "> exit 1.0\n"
+	 "> exit 1.1\n"
+	 " spawn 1.1\n"},
+	/* Its queue may hold somebody: it is started once more, to serve them. */
+	{"backoff when replaced",
+	 "> serving soak=0 workers=1\n"
+	 "> exit 1.0\n"
+	 " spawn 1.0\n"
+	 "> exit 1.0\n"
+	 "> upgrade\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-draining 1 (replaced by a newer"
+	 " generation) spawn 1.0 #rollout-promoted 2 #generation-serving 2\n"
+	 "> time 1\n"
+	 " queue? 1.0 #rollout-ended 2 (done) connections? 1.0 drain 1.0\n"
+	 "> exit 1.0\n"
+	 " #generation-gone 1 release 1=0 forget 1\n"},
+	{"has no rollout",
+	 "> serving\n"
+	 "> promote\n"
+	 " refused: no rollout\n"
+	 "> full\n"
+	 " refused: no rollout\n"
+	 "> pause\n"
+	 " refused: no rollout\n"
+	 "> abort\n"
+	 " refused: no rollout\n"},
+	/* Nobody is left in the old one: the first step has everything. */
+	{"restart never does not hold a share",
+	 "> serving never workers=2\n"
+	 "> upgrade canary\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0\n"
+	 "> exit 1.0\n"
+	 "> exit 1.1\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2\n"},
+	{"warm one has ended",
+	 "> serving never workers=1 soak=0\n"
+	 "> upgrade keep=600\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-warm 1 #rollout-promoted 2"
+	 " #generation-serving 2\n"
+	 "> exit 1.0\n"
+	 " #generation-gone 1 release 1=0 forget 1 #rollout-ended 2 (done)\n"},
+	{"nothing to go back from",
+	 "> serving never workers=1 soak=0\n"
+	 "> upgrade keep=600\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-warm 1 #rollout-promoted 2"
+	 " #generation-serving 2\n"
+	 "> time 2\n"
+	 " #rollout-ended 2 (done)\n"
+	 "> exit 2.0\n"
+	 " steer[0=10000] #generation-draining 1 (replaced by a newer generation)"
+	 " #generation-gone 2 release 2=1 forget 2\n"
+	 "> time 2\n"
+	 " queue? 1.0 connections? 1.0 drain 1.0\n"
+	 "> exit 1.0\n"
+	 " #generation-gone 1 release 1=0 forget 1\n"},
+};
+/* clang-format on */
+
+START_TEST(stories_as_told)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(stories); i++)
+		story_check(&stories[i]);
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = {stories_as_told};
+
+	return run_tests("service", tests, ARRAY_SIZE(tests));
+}
