@@ -72,8 +72,8 @@ unsigned rollout_plan(const struct policy *p, unsigned pause_at, struct rollout_
 	case STRATEGY_RECREATE:
 		break;
 	}
-	if (n == CONFIG_WORKERS_MAX)
-		n--;
+	/* Room for the last, and for one to pause at. */
+	n = MIN(n, (unsigned)CONFIG_WORKERS_MAX - 2);
 	plan_add(steps, &n, p->workers, SHARE_MAX);
 
 	/* A pause needs a step that ends at its share. */
