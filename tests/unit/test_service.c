@@ -511,11 +511,11 @@ static const struct story_text stories[] = {
 	/* Its queue may hold somebody: it is started once more, to serve them. */
 	{"backoff when replaced",
 	 "> serving soak=0 workers=1\n"
+	 "> upgrade\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0\n"
 	 "> exit 1.0\n"
 	 " spawn 1.0\n"
 	 "> exit 1.0\n"
-	 "> upgrade\n"
-	 " #rollout-started 2 lane 2=1 spawn 2.0\n"
 	 "> ready 2.*\n"
 	 " steer[2=10000] #rollout-step 2 #generation-draining 1 (replaced by a newer"
 	 " generation) spawn 1.0 #rollout-promoted 2 #generation-serving 2\n"
