@@ -593,21 +593,3 @@ def test_output_inherit(web):
     # The very descriptor of the daemon.
     for fd in (1, 2):
         assert os.readlink(f"/proc/{one.pids()[0]}/fd/{fd}") == os.readlink(f"/proc/{one.pid}/fd/{fd}")
-
-
-# ---- signals of the daemon ----
-
-
-def test_hup_reloads(web, load):
-    one = web(upgrade=quick())
-    running = load(one.port, clients=4, think="1ms")
-    running.wait_for(ok=10)
-    one.signal(signal.SIGHUP)
-    one.wait_log("web: unchanged, not upgraded")
-    set_release(one, 2)
-    one.signal(signal.SIGHUP)
-    one.wait_serving(generation=2)
-    assert http_get(one.port, "/env?RELEASE").text.strip().endswith("2")
-    one.signal(signal.SIGUSR2)
-    one.wait_serving(generation=3)
-    assert_clean(running.stop())
