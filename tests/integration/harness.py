@@ -25,6 +25,7 @@ LOAD = program("TENURE_LOAD", "tests/load")
 DELAY_LINE = program("TENURE_DELAY_LINE", "tests/delay_line")
 
 IS_ROOT = os.geteuid() == 0
+SANITIZERS = Path(TENURED).exists() and b"__asan_init" in Path(TENURED).read_bytes()
 
 
 def clean_environment(**more):
