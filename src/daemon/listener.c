@@ -169,24 +169,31 @@ static int open_group(struct listener *l, unsigned lane)
 	return r;
 }
 
+int listener_open_unix(const struct listener *l, struct error *ret_error)
+{
+	struct listen_options o;
+	int r;
+
+	options_of(&l->config, &o);
+	r = resolve_owner(&l->config, &o, ret_error);
+	return r < 0 ? r : listen_open_unix(&l->config.address, &o);
+}
+
 static int open_held(struct listener *l, struct error *ret_error)
 {
 	_cleanup_close_ int fd = -1;
 	struct listen_options o;
 	int r;
 
-	options_of(&l->config, &o);
-	r = resolve_owner(&l->config, &o, ret_error);
-	if (r < 0)
-		return r;
 	if (address_is_unix(&l->config.address)) {
-		fd = listen_open_unix(&l->config.address, &o);
+		fd = listener_open_unix(l, ret_error);
 		if (fd < 0)
 			return fd;
 		r = listen_path_identity(&l->config.address, &l->dev, &l->ino);
 		if (r == -EOPNOTSUPP || r == -EINVAL)
 			r = 0; /* an abstract name has no path */
 	} else {
+		options_of(&l->config, &o);
 		fd = listen_open_first(&l->config.address, &o, NULL);
 		if (fd < 0)
 			return fd;

@@ -93,6 +93,9 @@ int listener_watch_add(struct listener *l, int fd);
 void listener_watch_drop(struct listener *l, int fd);
 /* May we warn now? At most once a minute. */
 bool listener_may_warn(struct listener *l);
+/* A Unix socket at the listener's path, with the owner and mode that are wanted: the fd, or -errno,
+ * with a message when it is about the owner. */
+int listener_open_unix(const struct listener *l, struct error *ret_error);
 /* A held Unix socket was shut down by a worker and has been bound anew: the workers must be
  * replaced (service_request.c). */
 void manager_service_listener_replaced(struct manager_service *s);

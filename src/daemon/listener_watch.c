@@ -34,14 +34,7 @@ static struct lane_socket *socket_of(const struct listener *l, int fd)
 /* A Unix socket that was shut down stays dead: a new one takes its path. */
 static int replace_unix(struct listener *l)
 {
-	struct listen_options o = {.blocking = true,
-		.backlog = l->config.backlog,
-		.mode = l->config.mode,
-		.mode_set = l->config.mode_set,
-		.owner = (uid_t)-1,
-		.group = (gid_t)-1,
-		.socket_uid = (uid_t)-1};
-	int fd = listen_open_unix(&l->config.address, &o), old = l->lanes.sockets[0].fd, r;
+	int fd = listener_open_unix(l, NULL), old = l->lanes.sockets[0].fd, r;
 
 	if (fd < 0)
 		return fd;

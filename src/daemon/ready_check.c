@@ -79,7 +79,7 @@ int http_status(const char *data, size_t len)
 	for (size_t i = n + 2; i < n + 5; i++)
 		if (!isdigit((unsigned char)data[i]))
 			return -EBADMSG;
-	if (data[n + 2] == '0')
+	if (data[n + 2] == '0' || (len > n + 5 && isdigit((unsigned char)data[n + 5])))
 		return -EBADMSG;
 	return (data[n + 2] - '0') * 100 + (data[n + 3] - '0') * 10 + (data[n + 4] - '0');
 }
