@@ -155,6 +155,41 @@ static void end(struct service *s, enum reason reason, unsigned worker, struct e
 	report(ret, REPORT_ROLLOUT_ENDED, r, reason, worker, 0);
 }
 
+/* Is the old generation of no use to anybody who waits in its queue, and the new one of use to all
+ * of them? */
+static bool can_take_over(const struct generation *from, const struct generation *to)
+{
+	for (unsigned i = 0; i < from->n_workers; i++)
+		if (from->workers[i].state != WORKER_BACKOFF &&
+			from->workers[i].state != WORKER_STOPPED)
+			return false;
+	return generation_has_process(from) && from->lane != LANE_NONE && from->policy.steered &&
+	       to->policy.strategy != STRATEGY_RECREATE &&
+	       (from->listeners & ~to->listeners) == 0 &&
+	       from->policy.per_worker == to->policy.per_worker &&
+	       (!from->policy.per_worker || to->n_workers >= from->n_workers);
+}
+
+/* The old generation's workers end as soon as they are started, so nobody accepts what waits for
+ * it: the new one does, from the same sockets. */
+static void take_over(struct service *s, struct generation *from, struct generation *to,
+	uint64_t now, struct effects *ret)
+{
+	unsigned lane = to->lane;
+
+	generation_retire(from, REASON_REPLACED, true, now, ret);
+	from->state = GENERATION_PARKED;
+	to->lane = from->lane;
+	from->lane = lane;
+	s->rollout.took_over = true;
+	effects_add(ret, (struct effect){.kind = EFFECT_SWAP_LANES,
+				 .generation = to->number,
+				 .worker = from->number,
+				 .value = to->lane});
+	set_weights(s, to, SHARE_MAX, now);
+	steer(&s->rollout, ret);
+}
+
 /* There is room: give the new generation its lane and start. */
 static void open_lane(struct service *s, struct generation *to, uint64_t now, struct effects *ret)
 {
@@ -179,6 +214,8 @@ static void open_lane(struct service *s, struct generation *to, uint64_t now, st
 		generation_retire(from, REASON_REPLACED, false, now, ret);
 		from->state = GENERATION_PARKED;
 		return;
+	} else if (can_take_over(from, to)) {
+		take_over(s, from, to, now, ret);
 	} else if (to->listeners & ~from->listeners) {
 		/* Nobody else has the new listeners. */
 		steer(r, ret);
@@ -195,7 +232,7 @@ void rollout_begin(struct service *s, struct generation *to, unsigned pause_at, 
 	r->from = s->current;
 	r->to = to->number;
 	r->step = 0;
-	r->paused = r->cut_short = false;
+	r->paused = r->cut_short = r->took_over = false;
 	r->pause_at = pause_at;
 	r->reason = REASON_NONE;
 	r->deadline_usec = USEC_INFINITY;
@@ -452,7 +489,7 @@ void rollout_fail(
 			  *from = service_generation(s, r->from);
 	/* Without sockets there is no queue to take over: the old one goes on with its own, and
 	 * those of its workers that were told to go are started again when they are gone. */
-	bool has_queue = reason != REASON_LANE_FAILED;
+	bool has_queue = reason != REASON_LANE_FAILED || r->took_over;
 
 	to->failed = true;
 	r->paused = false;

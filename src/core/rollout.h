@@ -44,7 +44,8 @@ struct rollout {
 	uint64_t deadline_usec; /* of SOAKING */
 	unsigned pause_at;	/* share at which it pauses by itself; 0: nowhere */
 	bool paused;
-	bool cut_short; /* WAITING: the oldest drain ends when nothing waits in its queues */
+	bool cut_short;	    /* WAITING: the oldest drain ends when nothing waits in its queues */
+	bool took_over;	    /* the new one has the sockets of the old one, which is down */
 	enum reason reason; /* RESTORING: why */
 };
 

@@ -118,8 +118,9 @@ static void prepare_lane(struct world *w, const struct effect *e)
 		world_fail(w, "lane %u is prepared for an unknown generation", e->value);
 		return;
 	}
-	REQUIRE(w, g->lane == e->value, "generation %u owns lane %u, not %u", g->number, g->lane,
-		e->value);
+	/* Of one that takes over the old one's sockets the swap follows in the same step. */
+	REQUIRE(w, g->lane == e->value || w->service.rollout.took_over,
+		"generation %u owns lane %u, not %u", g->number, g->lane, e->value);
 	REQUIRE(w, e->value < WORLD_LANES, "lane %u", e->value);
 	for (size_t i = 0; i < WORLD_GENERATIONS; i++)
 		REQUIRE(w,
@@ -258,9 +259,12 @@ static void swap_lanes(struct world *w, const struct effect *e)
 		world_fail(w, "lanes of unknown generations are swapped");
 		return;
 	}
-	for (unsigned k = 0; k < WORLD_WORKERS; k++)
+	for (unsigned k = 0; k < WORLD_WORKERS; k++) {
 		REQUIRE(w, !a->workers[k].alive && !b->workers[k].alive,
 			"lanes of running workers are swapped");
+		/* What is on its way goes to sockets, not to generations. */
+		a->workers[k].had_share = b->workers[k].had_share = false;
+	}
 	lane = a->lane;
 	a->lane = b->lane;
 	b->lane = lane;
