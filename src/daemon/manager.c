@@ -91,6 +91,10 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si,
 	struct manager *m = userdata;
 
 	(void)source;
+	if (m->stopping && (si->ssi_signo == SIGHUP || si->ssi_signo == SIGUSR2)) {
+		log_notice("stopping: nothing is started any more");
+		return 0;
+	}
 	switch (si->ssi_signo) {
 	case SIGHUP:
 		reload_by_signal(m);

@@ -92,6 +92,7 @@ struct manager_service {
 				   by it */
 	int preview_rules[64];	/* rule id per listener; 0: none */
 	bool start_again;	/* EFFECT_START_AGAIN came */
+	bool holds_dead_socket; /* its workers are to be replaced when no rollout is open */
 	bool removing;		/* by reload: forgotten when stopped */
 	bool in_step;		/* effects are being applied */
 	struct service_event *events; /* what came up meanwhile */

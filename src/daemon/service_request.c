@@ -563,6 +563,10 @@ void manager_service_listener_replaced(struct manager_service *s)
 	struct request_options o = {
 		.requested_by = "a socket had to be bound anew", .restart = true};
 
+	/* Those that it brings hold the dead one too. */
+	s->holds_dead_socket = rollout_is_open(&s->core.rollout);
+	if (s->holds_dead_socket)
+		return;
 	if (manager_service_upgrade(s, NULL, &o, &error) != 0)
 		log_error("%s: its workers still hold the dead socket: %s", s->name,
 			error_message(&error));
@@ -618,7 +622,11 @@ void manager_service_after(struct manager_service *s)
 {
 	if (s->start_again)
 		start_again(s);
+	if (s->core.stopping)
+		s->holds_dead_socket = false;
 	if (s->queued.config && !rollout_is_open(&s->core.rollout) && !s->core.stopping)
 		start_queued(s);
+	if (s->holds_dead_socket && !rollout_is_open(&s->core.rollout))
+		manager_service_listener_replaced(s);
 	manager_check_stopped(s->manager);
 }

@@ -161,3 +161,30 @@ def test_refused_upgrade_leaves_no_listener(web):
     with pytest.raises(ConnectionRefusedError):
         connect(more)
     one.wait_serving(generation=2)
+
+
+def test_unix_socket_shut_down_in_mid_rollout(web):
+    """The next generation was given the dead socket too: it is replaced when the rollout is over."""
+    one = web("--ready-delay", "800ms", start=False)
+    path = one.directory / "web.sock"
+    web_config(one).update(listen=f"unix:{path}", upgrade=quick(), ready={"by": "notify"})
+    one.write_config()
+    one.manners.set("--if-generation 1 --shutdown-listener 1500ms")
+    one.start()
+    one.wait_serving(generation=1)
+    time.sleep(0.3)
+    one.ctl("upgrade", "web", "--detach")
+    one.wait_log("bound anew")
+    one.wait_serving(generation=3)
+    assert http_get(f"unix:{path}").status == 200
+
+
+def test_no_reload_while_stopping(web):
+    """A service that is added after TERM would be served for ever."""
+    port = free_port()
+    one = web("--term-delay", "700ms")
+    one.config["services"]["more"] = {**web_config(one), "listen": f"127.0.0.1:{port}"}
+    one.write_config()
+    os.kill(one.pid, signal.SIGTERM)
+    os.kill(one.pid, signal.SIGHUP)
+    assert one.wait(10) == 0
