@@ -186,7 +186,7 @@ static int on_tidy(sd_event_source *source, void *userdata)
 		m->n_services--;
 	}
 	if (m->stopping && all_gone) {
-		(void)strays_kill(m, NULL, 0);
+		strays_end(m);
 		return sd_event_exit(m->event, m->exit_status);
 	}
 	return 0;

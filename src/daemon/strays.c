@@ -2,6 +2,8 @@
 #include "daemon/strays.h"
 
 #include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
 
 #include "base/parse.h"
 #include "daemon/log.h"
@@ -55,4 +57,30 @@ unsigned strays_kill(struct manager *m, const char *service, unsigned generation
 		killed++;
 	}
 	return killed;
+}
+
+/* False: there are no children. */
+static bool reap(void)
+{
+	siginfo_t info;
+
+	for (;;) {
+		info.si_pid = 0;
+		if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG) < 0)
+			return errno != ECHILD;
+		if (info.si_pid == 0)
+			return true;
+	}
+}
+
+void strays_end(struct manager *m)
+{
+	enum { KILL_AFTER_MSEC = 20, GIVE_UP_AFTER_MSEC = 1000 };
+	const struct timespec msec = {.tv_nsec = 1000000};
+
+	for (unsigned i = 0; reap() && i < GIVE_UP_AFTER_MSEC; i++) {
+		if (i == KILL_AFTER_MSEC)
+			(void)strays_kill(m, NULL, 0);
+		(void)nanosleep(&msec, NULL);
+	}
 }

@@ -10,3 +10,6 @@
  * their environment's memory are not found until the end: best effort. Returns how many were
  * killed. */
 unsigned strays_kill(struct manager *m, const char *service, unsigned generation);
+/* At the daemon's end, when there is no worker any more: wait for those that are dying, end the
+ * rest, and wait for these, a second at most. */
+void strays_end(struct manager *m);
