@@ -231,13 +231,13 @@ def test_upgrade_cures_a_crash_loop(web):
 
 def test_backoff_is_between_crashes(web):
     """The first respawn is immediate, the others are not."""
-    one = web(workers=1, restart={"backoff": {"from": "300ms", "to": "300ms"}})
+    one = web(workers=1, restart={"backoff": {"from": "2s", "to": "2s"}})
     began = time.monotonic()
     kill_one(one, 0)
-    assert time.monotonic() - began < 0.25
+    assert time.monotonic() - began < 1.5
     began = time.monotonic()
     kill_one(one, 0)
-    assert 0.25 < time.monotonic() - began < 2
+    assert 1.9 < time.monotonic() - began < 6
 
 
 def test_policy_never(web):
@@ -251,7 +251,10 @@ def test_policy_never(web):
 
 def test_watchdog(web, load):
     """A worker that hangs is ended and replaced."""
-    one = web("--watchdog", workers=2, watchdog="300ms", ready="notify", upgrade=quick())
+    one = web(
+        "--watchdog", workers=2, watchdog="300ms", ready="notify", upgrade=quick(),
+        drain={"kill_after": "300ms"},
+    )  # fmt: skip
     one.manners.set("--if-worker 1 --if-first " + str(one.directory / "hung") + " --hang-after 200ms")
     one.upgrade()
     before = one.workers(generation=2)[1]["pid"]

@@ -338,14 +338,18 @@ def test_interrupted_client(web, load):
 def test_busy_old_generations(web, load):
     """Slow requests hold several old generations; each is served to its end, none is in the way."""
     one = web(workers=1, upgrade=quick(), drain={"max_generations": 6})
-    slow = load(one.port, clients=4, path="/slow?ms=1500", timeout="10s")
+    slow = []
     for number in range(2, 5):
-        time.sleep(0.2)
+        slow.append(load(one.port, clients=2, requests=2, path="/slow?ms=3000", timeout="20s"))
+        wait_until(
+            lambda n=number: one.generation(n - 1)["connections"] == 2, what="slow requests"
+        )
         one.upgrade()
-    assert len(one.service()["generations"]) > 2
-    one.wait_generation_gone(1)
-    result = slow.stop()
-    assert_clean(result, 4)
+    assert [entry["number"] for entry in one.service()["generations"]] == [1, 2, 3, 4]
+    for number, running in enumerate(slow, start=1):
+        assert_clean(running.finish(), 2, generations=[number])
+    one.wait_generation_gone(3)
+    assert [entry["number"] for entry in one.service()["generations"]] == [4]
 
 
 def test_too_many_generations(web):
