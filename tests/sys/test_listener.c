@@ -55,7 +55,7 @@ START_TEST(rules)
 {
 	struct listener *l = scene_open(0);
 	int any, second, port_rule;
-	_cleanup_close_ int client = -1;
+	_kept_ int client = -1;
 	struct address from;
 
 	scene_add(0, SHARE_MAX, 1);
@@ -146,7 +146,7 @@ START_TEST(one_socket_per_worker)
 	listener_steer(l);
 	hits = count_hits(l, 100);
 	ck_assert_uint_eq(hits.of[0][0] + hits.of[0][1], 100);
-	_cleanup_close_ int waiting = client_from(&l->config.address, "127.0.0.1");
+	_kept_ int waiting = client_from(&l->config.address, "127.0.0.1");
 	a->n_workers = 2;
 	listener_watch_idle(l);
 	ck_assert_int_eq(listener_prepare_lane(l, 0, 2, true, &error), 0);
@@ -158,7 +158,7 @@ START_TEST(one_socket_per_worker)
 	ck_assert_uint_eq(hits.of[0][0] + hits.of[0][1], 100);
 	/* One that comes late where the sixth was. */
 	int rule = rule_to(l, "127.0.0.2", 0, 0, 5);
-	_cleanup_close_ int late = client_from(&l->config.address, "127.0.0.2");
+	_kept_ int late = client_from(&l->config.address, "127.0.0.2");
 	scene_turn();
 	ck_assert(was_reset(late));
 	ck_assert_uint_eq(l->resets, 1);
@@ -199,7 +199,7 @@ START_TEST(shut_down_by_a_worker)
 	b = scene_add(1, 0, 3);
 	listener_steer(l);
 	for (unsigned slot = 0; slot < 3; slot++) {
-		_cleanup_close_ int worker = held_by_worker(l, 0, slot);
+		_kept_ int worker = held_by_worker(l, 0, slot);
 		uint64_t inode = inode_of(l, 0, slot);
 
 		ck_assert_int_eq(shutdown(worker, SHUT_RD), 0);
@@ -240,7 +240,7 @@ END_TEST
 START_TEST(program_taken_away)
 {
 	struct listener *l = scene_open(0);
-	_cleanup_close_ int worker = held_by_worker(l, 0, 0);
+	_kept_ int worker = held_by_worker(l, 0, 0);
 
 	scene_add(0, SHARE_MAX, 1);
 	listener_steer(l);
@@ -263,7 +263,7 @@ START_TEST(stragglers)
 	listener_watch_idle(l);
 	/* Nobody serves the other lane. */
 	for (unsigned i = 1; i <= 3; i++) {
-		_cleanup_close_ int client = client_from(&l->config.address, "127.0.0.2");
+		_kept_ int client = client_from(&l->config.address, "127.0.0.2");
 
 		scene_turn();
 		ck_assert(was_reset(client));
@@ -274,8 +274,8 @@ START_TEST(stragglers)
 	old = scene_add(1, 0, 1);
 	old->state = GENERATION_RETIRING;
 	listener_watch_idle(l);
-	_cleanup_close_ int client = client_from(&l->config.address, "127.0.0.2");
-	_cleanup_close_ int other = client_from(&l->config.address, "127.0.0.1");
+	_kept_ int client = client_from(&l->config.address, "127.0.0.2");
+	_kept_ int other = client_from(&l->config.address, "127.0.0.1");
 	scene_turn();
 	ck_assert_uint_eq(l->resets, 3);
 	ck_assert_uint_eq(listener_queue(l, 1, 0), 1);
@@ -307,7 +307,7 @@ START_TEST(a_lane_somebody_clings_to)
 		for (unsigned slot = 0; slot < 2; slot++)
 			before[lane][slot] = inode_of(l, lane, slot);
 	_cleanup_close_ int stuck = held_by_worker(l, 1, 0);
-	_cleanup_close_ int waiting = client_from(&l->config.address, "127.0.0.1");
+	_kept_ int waiting = client_from(&l->config.address, "127.0.0.1");
 
 	/* Untainted, the same sockets serve again. */
 	ck_assert_int_eq(listener_prepare_lane(l, 1, 2, true, &error), 0);
@@ -376,7 +376,7 @@ START_TEST(held)
 	/* Shut down by one of its workers: nothing to move, but to listen again. */
 	ck_assert_int_eq(shutdown(listener_socket(l, 0, 0), SHUT_RD), 0);
 	scene_turn();
-	_cleanup_close_ int client = client_from(&l->config.address, "127.0.0.1");
+	_kept_ int client = client_from(&l->config.address, "127.0.0.1");
 	scene_turn();
 	ck_assert_uint_eq(listener_queue(l, 3, 0), 1);
 	ck_assert(!is_readable(client, 0));
@@ -419,7 +419,7 @@ END_TEST
 START_TEST(closed_for_everybody)
 {
 	struct listener *l = scene_open(0);
-	_cleanup_close_ int worker = held_by_worker(l, 0, 0), again = -1;
+	_kept_ int worker = held_by_worker(l, 0, 0), again = -1;
 	_cleanup_free_ char *text = listener_address(l);
 	struct address address = l->config.address;
 	char want[64];
@@ -527,12 +527,12 @@ START_TEST(unix_shut_down_by_a_worker)
 	ck_assert_int_eq(stat(path + strlen("unix:"), &before), 0);
 	ck_assert_uint_eq(before.st_mode & 07777, 0640);
 	inode = inode_of(l, 0, 0);
-	_cleanup_close_ int worker = held_by_worker(l, 0, 0);
+	_kept_ int worker = held_by_worker(l, 0, 0);
 	ck_assert_int_eq(shutdown(worker, SHUT_RD), 0);
 	ck_assert_int_eq(client_of(&l->config.address), -ECONNREFUSED);
 	scene_turn();
 	ck_assert_uint_ne(inode_of(l, 0, 0), inode);
-	_cleanup_close_ int client = client_of(&l->config.address);
+	_kept_ int client = client_of(&l->config.address);
 	ck_assert_int_ge(client, 0);
 	ck_assert(is_readable(listener_socket(l, 0, 0), 1000));
 	/* As it was asked for. */
@@ -543,7 +543,7 @@ START_TEST(unix_shut_down_by_a_worker)
 	/* And again. */
 	ck_assert_int_eq(shutdown(listener_socket(l, 0, 0), SHUT_RD), 0);
 	scene_turn();
-	_cleanup_close_ int second = client_of(&l->config.address);
+	_kept_ int second = client_of(&l->config.address);
 	ck_assert_int_ge(second, 0);
 	service->listeners[0] = listener_close(l);
 	ck_assert_int_lt(stat(path + strlen("unix:"), &after), 0);

@@ -48,7 +48,7 @@ START_TEST(accepted)
 	ck_assert_uint_eq(listener_queue(l, 0, 0), 0);
 	for (unsigned i = 0; i < 5; i++)
 		ck_assert_int_eq(probe_look(&p, netlink_of(_i)), PROBE_WAITING);
-	_cleanup_close_ int connection = accept_at(l, 1, 0);
+	_kept_ int connection = accept_at(l, 1, 0);
 	ck_assert_int_eq(probe_look(&p, netlink_of(_i)), PROBE_ACCEPTED);
 	ck_assert(!p.readable);
 	if (_i == 0) {
@@ -74,8 +74,8 @@ START_TEST(beside_clients)
 	ck_assert_int_eq(probe_begin(&p, l, 1, 0), 0);
 	/* Clients come to the other lane, and are accepted there: that proves nothing. */
 	for (unsigned i = 0; i < 20; i++) {
-		_cleanup_close_ int client = client_from(&l->config.address, "127.0.0.1");
-		_cleanup_close_ int connection = accept_at(l, 0, 0);
+		_kept_ int client = client_from(&l->config.address, "127.0.0.1");
+		_kept_ int connection = accept_at(l, 0, 0);
 
 		ck_assert_int_eq(probe_look(&p, netlink_of(_i)), PROBE_WAITING);
 	}
@@ -93,7 +93,7 @@ START_TEST(the_workers_own_socket)
 		ck_assert_int_eq(probe_begin(&p, l, 1, slot), 0);
 		ck_assert_int_eq(probe_look(&p, netlink_of(_i)), PROBE_WAITING);
 		ck_assert_uint_eq(listener_queue(l, 1, slot), 1);
-		_cleanup_close_ int connection = accept_at(l, 1, slot);
+		_kept_ int connection = accept_at(l, 1, slot);
 		ck_assert_int_eq(probe_look(&p, netlink_of(_i)), PROBE_ACCEPTED);
 		probe_done(&p);
 	}
@@ -108,13 +108,13 @@ START_TEST(several_at_once)
 	for (unsigned slot = 0; slot < 2; slot++)
 		ck_assert_int_eq(probe_begin(&p[slot], l, 1, slot), 0);
 	ck_assert_uint_eq(l->n_rules, 2);
-	_cleanup_close_ int connection = accept_at(l, 1, 1);
+	_kept_ int connection = accept_at(l, 1, 1);
 	ck_assert_int_eq(probe_look(&p[0], netlink_of(_i)), PROBE_WAITING);
 	ck_assert_int_eq(probe_look(&p[1], netlink_of(_i)), PROBE_ACCEPTED);
 	probe_done(&p[1]);
 	/* The rule of the other is still in force. */
 	ck_assert_uint_eq(l->n_rules, 1);
-	_cleanup_close_ int other = accept_at(l, 1, 0);
+	_kept_ int other = accept_at(l, 1, 0);
 	ck_assert_int_eq(probe_look(&p[0], netlink_of(_i)), PROBE_ACCEPTED);
 	probe_done(&p[0]);
 }
@@ -129,7 +129,7 @@ START_TEST(answered_or_closed)
 		struct probe p = PROBE_NULL;
 
 		ck_assert_int_eq(probe_begin(&p, l, 1, 0), 0);
-		_cleanup_close_ int connection = accept_at(l, 1, 0);
+		_kept_ int connection = accept_at(l, 1, 0);
 		if (i == 0)
 			ck_assert_int_eq(send(connection, "220 hello\n", 10, MSG_NOSIGNAL), 10);
 		else
@@ -154,7 +154,7 @@ START_TEST(reset_in_the_queue)
 	scene_turn();
 	/* The next one comes to the socket that listens again. */
 	ck_assert_int_eq(probe_begin(&p, l, 1, 0), 0);
-	_cleanup_close_ int connection = accept_at(l, 1, 0);
+	_kept_ int connection = accept_at(l, 1, 0);
 	ck_assert_int_eq(probe_look(&p, netlink_of(_i)), PROBE_ACCEPTED);
 	probe_done(&p);
 }
@@ -212,7 +212,7 @@ static void wildcard(const char *text, int i)
 	l = open_two(SOCKETS_SHARED);
 	ck_assert_int_eq(probe_begin(&p, l, 1, 0), 0);
 	ck_assert_int_eq(probe_look(&p, netlink_of(i)), PROBE_WAITING);
-	_cleanup_close_ int connection = accept_at(l, 1, 0);
+	_kept_ int connection = accept_at(l, 1, 0);
 	ck_assert_int_eq(probe_look(&p, netlink_of(i)), PROBE_ACCEPTED);
 	probe_done(&p);
 	service->listeners[0] = listener_close(l);
