@@ -50,7 +50,8 @@ static void end_command(struct ready_check *c)
 		return;
 	(void)spawn_signal_group(c->pid, SIGKILL);
 	(void)spawn_signal(c->pidfd, SIGKILL);
-	(void)waitpid(c->pid, NULL, 0);
+	/* One that does not die at once is reaped as an orphan: the loop waits for nobody. */
+	(void)waitpid(c->pid, NULL, WNOHANG);
 	c->pidfd = close_fd(c->pidfd);
 	c->pid = 0;
 }

@@ -391,6 +391,8 @@ int worker_process_spawn(
 	r = watch_process(p, c->watchdog_usec);
 	if (r < 0) {
 		worker_process_kill(p);
+		/* Reaped as an orphan. */
+		forget_process(p);
 		return error_set_errno(
 			ret_error, r, "%s: watching worker %u", p->service->name, p->index);
 	}
