@@ -267,6 +267,10 @@ void generation_retire(
 		g->since_usec = now;
 		g->reason = reason;
 		report(ret, REPORT_GENERATION_DRAINING, g, NULL);
+		/* Listeners that no serving generation has go to who leaves last. */
+		effects_add(ret, (struct effect){.kind = EFFECT_STEER,
+					 .generation = g->number,
+					 .worker = NO_WORKER});
 	}
 	for (unsigned i = 0; i < g->n_workers; i++)
 		generation_retire_worker(g, &g->workers[i], at_once, now, ret);

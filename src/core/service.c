@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/service.h"
 
+/* Between two tries to start a process that could not even be created. */
+#define RETRY_USEC (100 * USEC_PER_MSEC)
+
 void service_init(struct service *s)
 {
 	*s = (struct service){.rollout = {.deadline_usec = USEC_INFINITY}};
@@ -392,6 +395,12 @@ static int on_exited(struct service *s, struct generation *g, struct worker *w,
 	if (useless) {
 		g->given_up = true;
 		on = WORKER_ON_EXIT_FINAL;
+	}
+	if (failed && on == WORKER_ON_EXIT_RESPAWN) {
+		/* No process ran that would have taken time: whatever the backoff says, trying for
+		 * ever must leave time for everything else. */
+		w->backoff_usec = RETRY_USEC;
+		on = WORKER_ON_EXIT_BACKOFF;
 	}
 	(void)generation_worker_event(g, w, on, now, ret);
 	if (g->given_up && !g->failed)

@@ -102,9 +102,11 @@ static void later(
 
 /* Who takes over a lane with fewer workers than had it before leaves the rest: what workers that
  * were ready in a start that failed as a whole left behind. */
-static void cut_lane(struct world *w, const struct world_generation *wg)
+static void cut_lane(struct world *w, const struct world_generation *wg, const struct generation *g)
 {
-	for (unsigned k = wg->n_slots; k < WORLD_WORKERS && wg->lane < WORLD_LANES; k++)
+	unsigned n = g->policy.per_worker ? wg->n_slots : 1;
+
+	for (unsigned k = n; k < WORLD_WORKERS && wg->lane < WORLD_LANES; k++)
 		w->queues[wg->lane][k] = 0;
 }
 
@@ -143,7 +145,7 @@ static void prepare_lane(struct world *w, const struct effect *e)
 	}
 	wg->lane = e->value;
 	wg->n_slots = g->n_workers;
-	cut_lane(w, wg);
+	cut_lane(w, wg, g);
 	/* Held sockets have one queue, whoever serves. */
 	if (!g->policy.steered)
 		world_excuse(w, g->number);
@@ -271,7 +273,7 @@ static void swap_lanes(struct world *w, const struct effect *e)
 	REQUIRE(w, a->lane == e->value, "swapped to lane %u, not %u", a->lane, e->value);
 	if (g) {
 		a->n_slots = g->n_workers;
-		cut_lane(w, a);
+		cut_lane(w, a, g);
 		if (!g->policy.steered)
 			world_excuse(w, g->number);
 	}

@@ -231,6 +231,8 @@ static void vary(struct upgrade_spec *u, const char *argument)
 		u->listeners = (uint64_t)n;
 	else if ((n = value_of(argument, "soak")) >= 0)
 		p->soak_usec = (uint64_t)n * USEC_PER_SEC;
+	else if ((n = value_of(argument, "backoff")) >= 0)
+		p->backoff.from_usec = (uint64_t)n * USEC_PER_MSEC;
 	else if ((n = value_of(argument, "limit")) >= 0)
 		p->backoff.limit_starts = (unsigned)n;
 	else

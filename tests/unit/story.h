@@ -7,6 +7,7 @@
  *   > upgrade [blue-green|rolling|canary|recreate] [reject|queue|supersede] [always|on-failure|
  *             never] [held|shared|per-worker] [workers=N] [pause=SHARE] [keep=SECONDS] [max=N]
  *             [listeners=BITS] [soak=SECONDS] [limit=N]
+ *             [backoff=MILLISECONDS]
  *   > serving ...          the same for the first generation, up to where it serves, untold
  *   > start, stop, kill, promote, full, pause, abort, rollback G, scale N
  *   > ready G.W, exit G.W [clean], failed G.W [useless], watchdog G.W, error G.W, extend G.W

@@ -567,6 +567,25 @@ static const struct story_text stories[] = {
 	 " queue? 1.0 connections? 1.0 drain 1.0\n"
 	 "> exit 1.0\n"
 	 " #generation-gone 1 release 1=0 forget 1\n"},
+	/* The first respawn is at once, but not when there was no process at all. */
+	{"cannot be created",
+	 "> serving workers=1\n"
+	 "> exit 1.0\n"
+	 " spawn 1.0\n"
+	 "> failed 1.0\n"
+	 "> time 0.1\n"
+	 " spawn 1.0\n"
+	 "> ready 1.0\n"
+	 "> exit 1.0\n"},
+	/* Also where nothing else says to wait. */
+	{"retries leave time",
+	 "> serving workers=1 backoff=0\n"
+	 "> exit 1.0\n"
+	 " spawn 1.0\n"
+	 "> failed 1.0\n"
+	 "> time 0.099\n"
+	 "> time 0.001\n"
+	 " spawn 1.0\n"},
 };
 /* clang-format on */
 
