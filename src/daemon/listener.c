@@ -402,5 +402,5 @@ void listener_update(struct listener *l, const struct listener_config *c)
 	copy.place.file = NULL;
 	listener_config_done(&l->config);
 	l->config = copy;
-	listener_keep_backlog(l);
+	listener_mend(l);
 }

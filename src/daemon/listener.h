@@ -71,8 +71,9 @@ int listener_socket(const struct listener *l, unsigned lane, unsigned slot);
 void listener_steer(struct listener *l);
 /* Which sockets nobody serves are watched and reset (from the service's state). */
 void listener_watch_idle(struct listener *l);
-/* A worker may have called listen(2) with a number of its own, which counts for everybody. */
-void listener_keep_backlog(struct listener *l);
+/* Put right what workers may have done to it for everybody: called listen(2) with a number of their
+ * own, removed the path. */
+void listener_mend(struct listener *l);
 /* Connections waiting in the worker's queue (slot, or the shared one), over this listener. */
 unsigned listener_queue(const struct listener *l, unsigned lane, unsigned slot);
 /* Wake those who wait on the lane's shared sockets. */

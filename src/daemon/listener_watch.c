@@ -170,8 +170,32 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *us
 	return 0;
 }
 
-void listener_keep_backlog(struct listener *l)
+static void keep_path(struct listener *l)
 {
+	_cleanup_free_ char *address = NULL;
+	int r;
+
+	if (l->ino == 0)
+		return;
+	r = listen_keep_path(&l->config.address, l->dev, l->ino);
+	if ((r <= 0 && r != -ESTALE && r != -ENOENT) || !listener_may_warn(l))
+		return;
+	address = listener_address(l);
+	if (r > 0)
+		log_warning(
+			"%s: the path of listener %s (%s) had been removed, perhaps by a worker "
+			"that ended; it is there again",
+			l->service->name, l->config.name, address ? address : "?");
+	else
+		log_error("%s: the path of listener %s (%s) is %s: who connects to it does not "
+			  "reach the service",
+			l->service->name, l->config.name, address ? address : "?",
+			r == -ESTALE ? "another file now" : "gone");
+}
+
+void listener_mend(struct listener *l)
+{
+	keep_path(l);
 	for (size_t i = 0; i < l->lanes.n; i++) {
 		int fd = l->lanes.sockets[i].fd;
 		struct listen_state state;

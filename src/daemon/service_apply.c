@@ -447,7 +447,7 @@ void manager_service_steer(struct manager_service *s)
 
 		if (!l)
 			continue;
-		listener_keep_backlog(l);
+		listener_mend(l);
 		if (l->kind == LISTENER_GROUP) {
 			listener_steer(l);
 			listener_watch_idle(l);

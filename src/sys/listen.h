@@ -47,9 +47,14 @@ int listen_open_unix(const struct address *a, const struct listen_options *o);
 /* Which file the path is now, to be recorded right after listen_open_unix(). -ENOENT; abstract:
  * -EOPNOTSUPP. */
 int listen_path_identity(const struct address *a, dev_t *ret_dev, ino_t *ret_ino);
-/* Remove the path if it is still that file: 0, -ENOENT, or -ESTALE when something else is there.
- * Call it while the socket is open: as long as it lives its inode cannot be given to another file.
- * Abstract: 0. */
+/* Workers may remove a path that they think is theirs. This gives its file, as recorded, a second
+ * name in the same directory (".NAME.tenured"), and makes the path again from that name when it is
+ * gone: 1, else 0. -ESTALE when something else is at the path, -ENOENT when both names are gone, or
+ * -errno. Abstract: -EOPNOTSUPP. */
+int listen_keep_path(const struct address *a, dev_t dev, ino_t ino);
+/* Remove the path, and the second name, if it is still that file: 0, -ENOENT, or -ESTALE when
+ * something else is there. Call it while the socket is open: as long as it lives its inode cannot
+ * be given to another file. Abstract: 0. */
 int listen_unlink(const struct address *a, dev_t dev, ino_t ino);
 
 /* Replace the steering program of the group fd belongs to / take it away (0 also when none was

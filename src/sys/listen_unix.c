@@ -170,12 +170,58 @@ int listen_path_identity(const struct address *a, dev_t *ret_dev, ino_t *ret_ino
 	return 0;
 }
 
+/* The second name: hidden, in the same directory, the same for each run, so that what a killed
+ * daemon left behind is used again and not added to. */
+static int spare_of(const struct address *a, char ret[static PATH_MAX])
+{
+	const char *path = a->un.sun_path, *slash = strrchr(path, '/');
+	int n;
+
+	if (!address_is_unix(a) || is_abstract(a))
+		return -EOPNOTSUPP;
+	slash = slash ? slash + 1 : path;
+	n = snprintf(ret, PATH_MAX, "%.*s.%s.tenured", (int)(slash - path), path, slash);
+	return n < 0 || n >= PATH_MAX ? -ENAMETOOLONG : 0;
+}
+
+static bool is_file(const char *path, dev_t dev, ino_t ino)
+{
+	struct stat st;
+
+	return lstat(path, &st) >= 0 && st.st_dev == dev && st.st_ino == ino;
+}
+
+int listen_keep_path(const struct address *a, dev_t dev, ino_t ino)
+{
+	char spare[PATH_MAX];
+	struct stat st;
+	int r = spare_of(a, spare);
+
+	if (r < 0)
+		return r;
+	if (!is_file(a->un.sun_path, dev, ino)) {
+		if (lstat(a->un.sun_path, &st) >= 0)
+			return -ESTALE;
+		if (!is_file(spare, dev, ino))
+			return -ENOENT;
+		return link(spare, a->un.sun_path) < 0 ? -errno : 1;
+	}
+	if (is_file(spare, dev, ino))
+		return 0;
+	if (lstat(spare, &st) >= 0 && (!S_ISSOCK(st.st_mode) || unlink(spare) < 0))
+		return -EEXIST;
+	return link(a->un.sun_path, spare) < 0 ? -errno : 0;
+}
+
 int listen_unlink(const struct address *a, dev_t dev, ino_t ino)
 {
 	dev_t dev_now;
 	ino_t ino_now;
+	char spare[PATH_MAX];
 	int r;
 
+	if (spare_of(a, spare) >= 0 && is_file(spare, dev, ino))
+		(void)unlink(spare);
 	r = listen_path_identity(a, &dev_now, &ino_now);
 	if (r < 0)
 		return r == -EOPNOTSUPP ? 0 : r;

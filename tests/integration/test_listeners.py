@@ -3,6 +3,7 @@
 way."""
 
 import os
+import signal
 import socket
 import stat
 
@@ -149,10 +150,22 @@ def test_unix_worker_unlinks(web, load):
     one = unix_web(web, "path", "--unlink", workers=1)
     running = load(one.address, clients=CLIENTS, think="1ms")
     running.wait_for(ok=50)
-    one.upgrade()
-    one.wait_generation_gone(1)
-    wait_until(lambda: can_connect(one.address), what="the path", timeout=90)
-    running.stop()
+    path = one.directory / "web.sock"
+    before = os.stat(path)
+    for number in range(2, 5):
+        one.upgrade()
+        one.wait_generation_gone(number - 1)
+        wait_until(lambda: can_connect(one.address), what="the path")
+    assert os.stat(path).st_ino == before.st_ino
+    os.kill(one.pids()[0], signal.SIGTERM)
+    one.wait_log("had been removed, perhaps by a worker")
+    wait_until(lambda: can_connect(one.address), what="the path")
+    result = running.stop()
+    # Between its unlink and the end of the worker it was not there.
+    assert set(result["failures"]) <= {"other", "refused"}, result.summary()
+    assert result["failed"] < result["ok"], result.summary()
+    assert one.stop() == 0
+    assert not any(one.directory.glob(".web.sock*"))
 
 
 def can_connect(address):

@@ -218,6 +218,60 @@ START_TEST(unlink_only_our_own)
 }
 END_TEST
 
+START_TEST(removed_path_comes_back)
+{
+	struct address a = path_in("unix", "s");
+	const struct listen_options o = OPTIONS;
+	int fd = listen_open_unix(&a, &o), other;
+	dev_t dev;
+	ino_t ino;
+
+	ck_assert_int_eq(listen_path_identity(&a, &dev, &ino), 0);
+	ck_assert_int_eq(listen_keep_path(&a, dev, ino), 0);
+	ck_assert_int_eq(listen_keep_path(&a, dev, ino), 0);
+	ck_assert_uint_eq(count_files(), 2);
+	for (int i = 0; i < 3; i++) {
+		ck_assert_int_eq(unlink(a.un.sun_path), 0);
+		ck_assert_int_eq(listen_keep_path(&a, dev, ino), 1);
+		ck_assert_int_ge(client_of(&a), 0);
+	}
+
+	/* Somebody else has the path now: it is left alone. */
+	ck_assert_int_eq(unlink(a.un.sun_path), 0);
+	other = listen_open_unix(&a, &o);
+	ck_assert_int_ge(other, 0);
+	ck_assert_int_eq(listen_keep_path(&a, dev, ino), -ESTALE);
+	ck_assert_int_eq(listen_unlink(&a, dev, ino), -ESTALE);
+	ck_assert_uint_eq(count_files(), 1);
+	ck_assert_int_eq(unlink(a.un.sun_path), 0);
+	ck_assert_int_eq(listen_keep_path(&a, dev, ino), -ENOENT);
+	close(fd);
+	close(other);
+}
+END_TEST
+
+/* What a killed daemon left behind is used again. */
+START_TEST(second_name_is_one)
+{
+	struct address a = path_in("unix", "s");
+	const struct listen_options o = OPTIONS;
+	dev_t dev;
+	ino_t ino;
+
+	for (int i = 0; i < 3; i++) {
+		int fd = listen_open_unix(&a, &o);
+
+		ck_assert_int_ge(fd, 0);
+		ck_assert_int_eq(listen_path_identity(&a, &dev, &ino), 0);
+		ck_assert_int_eq(listen_keep_path(&a, dev, ino), 0);
+		ck_assert_uint_eq(count_files(), 2);
+		close(fd);
+	}
+	ck_assert_int_eq(listen_unlink(&a, dev, ino), 0);
+	ck_assert_uint_eq(count_files(), 0);
+}
+END_TEST
+
 START_TEST(abstract)
 {
 	_cleanup_free_ char *text = xasprintf("unix:@tenured-test-%d", getpid());
@@ -232,6 +286,7 @@ START_TEST(abstract)
 	ck_assert_int_eq(listen_open_unix(&a, &o), -EADDRINUSE);
 	ck_assert_int_eq(listen_path_identity(&a, &dev, &ino), -EOPNOTSUPP);
 	ck_assert_int_eq(listen_unlink(&a, 0, 0), 0);
+	ck_assert_int_eq(listen_keep_path(&a, 0, 0), -EOPNOTSUPP);
 	close(fd);
 }
 END_TEST
@@ -284,6 +339,8 @@ int main(void)
 	tcase_add_test(tcase, the_path_is_never_missing);
 	tcase_add_test(tcase, longest_path);
 	tcase_add_test(tcase, unlink_only_our_own);
+	tcase_add_test(tcase, removed_path_comes_back);
+	tcase_add_test(tcase, second_name_is_one);
 	tcase_add_test(tcase, abstract);
 	tcase_add_loop_test(tcase, queue_and_reset, 0, 2);
 	return run_case("listen_unix", tcase);
