@@ -1,15 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How many live connections each generation still has, for those who ask. */
-#include "daemon/control_methods.h"
+#include "daemon/connections.h"
+
 #include "daemon/worker_process.h"
+#include "sys/listen.h"
 #include "sys/process.h"
 #include "sys/sockdiag.h"
 
-/* Beyond this the answer is not worth the time: "not known". */
-enum { CONNECTIONS_MAX = 50000 };
+enum {
+	/* Beyond this the answer is not worth the time: "not known". */
+	CONNECTIONS_MAX = 50000,
+	/* But a generation's end may depend on it. */
+	CONNECTIONS_MAX_AT_THE_END = 200000,
+	/* So few descriptors are looked at one by one sooner than all connections there are. */
+	FEW_DESCRIPTORS = 256,
+};
 
-static int look_at(const struct manager_service *s, const struct listener *l, struct connections *c,
-	size_t *capacity)
+static int look_at(const struct manager_service *s, const struct listener *l, size_t max,
+	struct connections *c, size_t *capacity)
 {
 	_cleanup_free_ uint64_t *inodes = NULL;
 	bool truncated = false;
@@ -17,7 +24,7 @@ static int look_at(const struct manager_service *s, const struct listener *l, st
 	int r;
 
 	r = sockdiag_connections(s->manager->sockdiag_fd, address_family(&l->config.address),
-		address_port(&l->config.address), CONNECTIONS_MAX, &inodes, &n, &truncated);
+		address_port(&l->config.address), max, &inodes, &n, &truncated);
 	if (r < 0)
 		return r;
 	if (truncated)
@@ -36,15 +43,28 @@ void connections_look(const struct manager_service *s, struct connections *ret)
 {
 	size_t capacity = 0;
 
-	*ret = (struct connections){.known = s->manager->sockdiag_fd >= 0};
+	*ret = (struct connections){.looked = true, .known = s->manager->sockdiag_fd >= 0};
 	for (unsigned id = 0; ret->known && id < ARRAY_SIZE(s->listeners); id++) {
 		const struct listener *l = s->listeners[id];
 
 		if (!l)
 			continue;
 		/* Those of a Unix socket do not say in whose queue they were. */
-		ret->known =
-			l->config.address.kind == ADDRESS_TCP && look_at(s, l, ret, &capacity) >= 0;
+		ret->known = l->config.address.kind == ADDRESS_TCP &&
+			     look_at(s, l, CONNECTIONS_MAX, ret, &capacity) >= 0;
+	}
+}
+
+static void look_at_tcp(const struct manager_service *s, struct connections *ret)
+{
+	size_t capacity = 0;
+
+	*ret = (struct connections){.looked = true, .known = s->manager->sockdiag_fd >= 0};
+	for (unsigned id = 0; ret->known && id < ARRAY_SIZE(s->listeners); id++) {
+		const struct listener *l = s->listeners[id];
+
+		if (l && l->config.address.kind == ADDRESS_TCP)
+			ret->known = look_at(s, l, CONNECTIONS_MAX_AT_THE_END, ret, &capacity) >= 0;
 	}
 }
 
@@ -80,6 +100,51 @@ int connections_of(const struct connections *c, const struct manager_generation 
 	if (n_pids == 0 || c->n == 0)
 		return 0;
 	if (process_count_sockets(pids, n_pids, c->inodes, c->n, &n) < 0)
+		return -1;
+	return (int)MIN(n, (size_t)INT32_MAX);
+}
+
+static bool is_own_socket(const struct manager_service *s, uint64_t inode)
+{
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
+		const struct listener *l = s->listeners[id];
+		for (size_t i = 0; l && i < l->lanes.n; i++) {
+			uint64_t own;
+			if (socket_inode(l->lanes.sockets[i].fd, &own) >= 0 && own == inode)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* They have no sockets but those to accept from: no connection of any kind. The kernel's list of
+ * connections, which may be long, need not be walked then. */
+static bool hold_listeners_only(const struct manager_service *s, const pid_t *pids, size_t n_pids)
+{
+	_cleanup_free_ uint64_t *inodes = NULL;
+	size_t n;
+
+	if (process_sockets(pids, n_pids, FEW_DESCRIPTORS, &inodes, &n) < 0)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (!is_own_socket(s, inodes[i]))
+			return false;
+	return true;
+}
+
+int connections_of_worker(
+	const struct manager_service *s, const struct worker_process *p, struct connections *c)
+{
+	_cleanup_free_ pid_t *pids = NULL;
+	size_t n_pids, n = 0;
+
+	if (worker_process_tree(p, &pids, &n_pids) < 0)
+		return -1;
+	if (hold_listeners_only(s, pids, n_pids))
+		return 0;
+	if (!c->looked)
+		look_at_tcp(s, c);
+	if (!c->known || process_count_sockets(pids, n_pids, c->inodes, c->n, &n) < 0)
 		return -1;
 	return (int)MIN(n, (size_t)INT32_MAX);
 }

@@ -3,6 +3,7 @@
  * control_change.c, values as JSON in control_json.c. */
 #pragma once
 
+#include "daemon/connections.h"
 #include "daemon/manager.h"
 
 /* s: the service that is named; NULL: none is, where that is allowed. parameters: as
@@ -38,12 +39,3 @@ json_t *control_json_rolled_back(
 	const struct manager_service *s, unsigned generation, enum reason reason);
 /* count: connections too, which takes a look at every connection of the machine. */
 json_t *control_json_service_counted(struct manager_service *s, bool count);
-/* connections.c: live connections of a generation's workers, or -1 when they cannot be known. */
-struct connections {
-	uint64_t *inodes;
-	size_t n;
-	bool known;
-};
-void connections_look(const struct manager_service *s, struct connections *ret);
-int connections_of(const struct connections *c, const struct manager_generation *g);
-void connections_done(struct connections *c);

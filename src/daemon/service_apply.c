@@ -1,23 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Effects meet the world: the one exhaustive switch. An effect never calls back into the core; what
  * goes wrong becomes an event that is handled when the present one is done. */
+#include "daemon/connections.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
 #include "daemon/output.h"
 #include "daemon/ready.h"
 #include "daemon/strays.h"
 #include "daemon/worker_process.h"
-#include "sys/listen.h"
-#include "sys/process.h"
-#include "sys/sockdiag.h"
-
-enum {
-	/* More established connections than this are not counted one by one: the answer is "some".
-	 */
-	COUNT_MAX = 200000,
-	/* So few descriptors are looked at one by one sooner than all connections there are. */
-	FEW_DESCRIPTORS = 256,
-};
 
 struct manager_generation *manager_service_generation(
 	const struct manager_service *s, unsigned number)
@@ -192,82 +182,20 @@ static void apply_query_queue(struct manager_service *s, const struct effect *e)
 			       .value = waiting});
 }
 
-static bool is_own_socket(const struct manager_service *s, uint64_t inode)
-{
-	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
-		const struct listener *l = s->listeners[id];
-		for (size_t i = 0; l && i < l->lanes.n; i++) {
-			uint64_t own;
-			if (socket_inode(l->lanes.sockets[i].fd, &own) >= 0 && own == inode)
-				return true;
-		}
-	}
-	return false;
-}
-
-/* They have no sockets but those to accept from: no connection of any kind. The kernel's list of
- * connections, which may be long, need not be walked then. */
-static bool hold_listeners_only(const struct manager_service *s, const pid_t *pids, size_t n_pids)
-{
-	_cleanup_free_ uint64_t *inodes = NULL;
-	size_t n;
-
-	if (process_sockets(pids, n_pids, FEW_DESCRIPTORS, &inodes, &n) < 0)
-		return false;
-	for (size_t i = 0; i < n; i++)
-		if (!is_own_socket(s, inodes[i]))
-			return false;
-	return true;
-}
-
-/* Established connections to the service's ports that the worker's processes hold. */
-static unsigned count_connections(
-	struct manager_service *s, const struct worker_process *p, uint64_t listeners)
-{
-	_cleanup_free_ pid_t *pids = NULL;
-	size_t n_pids, total = 0;
-	int r;
-
-	r = worker_process_tree(p, &pids, &n_pids);
-	if (r < 0)
-		return COUNT_UNKNOWN;
-	if (hold_listeners_only(s, pids, n_pids))
-		return 0;
-	if (s->manager->sockdiag_fd < 0)
-		return COUNT_UNKNOWN;
-	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
-		const struct listener *l = s->listeners[id];
-		_cleanup_free_ uint64_t *inodes = NULL;
-		size_t n_inodes = 0, n = 0;
-		bool truncated = false;
-
-		if (!l || !(listeners & (UINT64_C(1) << id)) || address_is_unix(&l->config.address))
-			continue;
-		r = sockdiag_connections(s->manager->sockdiag_fd,
-			address_family(&l->config.address), address_port(&l->config.address),
-			COUNT_MAX, &inodes, &n_inodes, &truncated);
-		if (r >= 0)
-			r = process_count_sockets(pids, n_pids, inodes, n_inodes, &n);
-		if (r < 0)
-			return COUNT_UNKNOWN;
-		total += n;
-	}
-	return (unsigned)MIN(total, (size_t)COUNT_UNKNOWN - 1);
-}
-
-static void apply_count_connections(struct manager_service *s, const struct effect *e)
+static void apply_count_connections(
+	struct manager_service *s, const struct effect *e, struct connections *connections)
 {
 	const struct worker_process *p = manager_service_worker(s, e->generation, e->worker);
 	const struct manager_generation *g = manager_service_generation(s, e->generation);
-	unsigned n = p && g && p->pid ? count_connections(s, p, g->listeners) : 0;
+	int n = p && g && p->pid ? connections_of_worker(s, p, connections) : 0;
 
 	/* Not to be found out: then the whole idle wait is the best there is; the core's deadline
 	 * ends it. */
-	if (n != COUNT_UNKNOWN)
+	if (n >= 0)
 		queue_event(s, (struct service_event){.kind = EVENT_CONNECTIONS,
 				       .generation = e->generation,
 				       .worker = e->worker,
-				       .value = n});
+				       .value = (unsigned)n});
 }
 
 /* Its workers are gone. What they left behind elsewhere may still hold the lane's sockets: then
@@ -354,12 +282,18 @@ static int drain_signal(const struct manager_service *s, unsigned generation)
 	return g ? g->snapshot->config.drain.signal : SIGTERM;
 }
 
-static void apply(struct manager_service *s, const struct effect *e, bool *ret_steer)
+/* What the effects of one event share. */
+struct round {
+	bool steer;			/* programs are to be attached */
+	struct connections connections; /* looked at for the workers of one moment */
+};
+
+static void apply(struct manager_service *s, const struct effect *e, struct round *round)
 {
-	if (*ret_steer && e->kind != EFFECT_STEER && e->kind != EFFECT_REPORT) {
+	if (round->steer && e->kind != EFFECT_STEER && e->kind != EFFECT_REPORT) {
 		/* Steering comes before whatever follows it, but once for many. */
 		manager_service_steer(s);
-		*ret_steer = false;
+		round->steer = false;
 	}
 	switch (e->kind) {
 	case EFFECT_PREPARE_LANE:
@@ -384,13 +318,15 @@ static void apply(struct manager_service *s, const struct effect *e, bool *ret_s
 		apply_signal(s, e, SIGABRT, false);
 		break;
 	case EFFECT_STEER:
-		*ret_steer = true;
+		round->steer = true;
 		break;
 	case EFFECT_QUERY_QUEUE:
+		/* Who was in the queue then may have been accepted since. */
+		connections_done(&round->connections);
 		apply_query_queue(s, e);
 		break;
 	case EFFECT_COUNT_CONNECTIONS:
-		apply_count_connections(s, e);
+		apply_count_connections(s, e, &round->connections);
 		break;
 	case EFFECT_RELEASE_LANE:
 		apply_release_lane(s, e);
@@ -501,7 +437,7 @@ static void nudge_others(struct manager_service *s, const struct service_event *
 static int step(struct manager_service *s, const struct service_event *e)
 {
 	struct effects effects = {0};
-	bool steer = false;
+	struct round round = {0};
 	uint64_t now;
 	int r;
 
@@ -516,10 +452,11 @@ static int step(struct manager_service *s, const struct service_event *e)
 		log_debug("%s: event %d of worker %u of generation %u makes no sense now, ignoring",
 			s->name, (int)e->kind, e->worker, e->generation);
 	for (size_t i = 0; i < effects.n; i++)
-		apply(s, &effects.list[i], &steer);
+		apply(s, &effects.list[i], &round);
 	if (effects.n > 0)
 		update_preview(s);
-	if (steer)
+	connections_done(&round.connections);
+	if (round.steer)
 		manager_service_steer(s);
 	else if (effects.n > 0)
 		for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
