@@ -22,7 +22,7 @@ base=$dir/libtenured-base.a
 # error text names the interface of a link-local address (its number where there is none).
 allow='
 malloc calloc realloc reallocarray free abort qsort bsearch
-mem[a-z]* str[a-z]* stpcpy stpncpy __xpg_strerror_r explicit_bzero
+bcmp mem[a-z]* str[a-z]* stpcpy stpncpy __xpg_strerror_r explicit_bzero
 v?snprintf v?asprintf strto[a-z]+ __isoc23_strto[a-z]+
 __ctype_[a-z_]+ isalpha isdigit isalnum isspace isprint tolower toupper
 floor ceil round lround llround
