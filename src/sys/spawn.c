@@ -233,13 +233,13 @@ static long clone3_into(const struct clone_args *args, void (*function)(void *),
 			 "testq %%rax, %%rax\n\t"
 			 "jnz 1f\n\t"
 			 "xorl %%ebp, %%ebp\n\t"
-			 "movq %[userdata], %%rdi\n\t"
-			 "call *%[function]\n\t"
+			 "movq %%rbx, %%rdi\n\t"
+			 "call *%%rdx\n\t"
 			 "ud2\n"
 			 "1:"
 			 : "=a"(r)
-			 : "0"((long)SYS_clone3), "D"(args),
-			 "S"(sizeof(*args)), [function] "r"(function), [userdata] "r"(userdata)
+			 : "0"((long)SYS_clone3), "D"(args), "S"(sizeof(*args)), "b"(userdata),
+			 "d"(function) /* never in rbp, which is gone by then */
 			 : "rcx", "r11", "cc", "memory");
 	return r;
 #else
