@@ -158,7 +158,8 @@ class S6(Supervisor):
         worker = [WORKER, *self.options]
         fd = ["--fd", str(self.listener)]
         if self.workers > 1:
-            worker = [PREFORK, "--workers", str(self.workers), "--ready-fd", "3", *fd, "--", *worker]
+            prefork = [PREFORK, "--workers", str(self.workers), "--ready-fd", "3", *fd, "--"]
+            worker = prefork + worker
             ready = ""
         else:
             worker += fd
