@@ -30,13 +30,15 @@ static void check_drain(struct world *w, const struct effect *e, const struct ge
 	/* While nobody serves, who comes waits in this queue for the next. */
 	if (!serving(s))
 		return;
+	/* Where ended workers are not replaced, there may be nobody else. */
+	for (unsigned i = 0; i < g->n_workers; i++)
+		if (g->policy.restart != RESTART_ALWAYS && g->workers[i].state == WORKER_STOPPED)
+			return;
 	if (p->share) {
 		bool scaled_down = !g->policy.per_worker && e->worker >= g->wanted &&
 				   g->state == GENERATION_SERVING;
-		/* Where ended workers are not replaced, there may be nobody else. */
-		REQUIRE(w, scaled_down || g->policy.restart != RESTART_ALWAYS,
-			"worker %u.%u is told to go while it gets new connections", e->generation,
-			e->worker);
+		REQUIRE(w, scaled_down, "worker %u.%u is told to go while it gets new connections",
+			e->generation, e->worker);
 		return;
 	}
 	if (g->state == GENERATION_SERVING && !g->policy.per_worker)
