@@ -4,12 +4,12 @@ and what starting, stopping and output are told to do."""
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -26,8 +26,8 @@ from harness import (
     http_get,
     wait_until,
 )
-from processes import descendants, is_alive
-from upgrades import quick, set_release, web_config
+from processes import is_alive
+from upgrades import quick, set_release
 
 NOBODY = 65534
 
@@ -144,6 +144,16 @@ def test_check_says_everything(tmp_path):
     good.write_text("services: {web: {command: no-such-program, listen: 8080, user: daemon}}\n")
     done = run("check", good)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{good}: good, 1 service\n", "")
+
+
+def test_examples_are_good():
+    conf = Path(os.environ.get("top_srcdir", Path(__file__).resolve().parents[2])) / "conf"
+    examples = sorted(conf.glob("*.yaml"))
+    assert len(examples) >= 6
+    for path in examples:
+        done = run("check", path)
+        assert done.returncode == 0 and done.stdout.startswith(f"{path}: good, "), done.stderr
+        assert all(": warning: " in line and " runs as root" in line for line in done.stderr.splitlines())
 
 
 @pytest.mark.parametrize("text, said", [
@@ -263,7 +273,12 @@ def holder(tmp_path, no_strays):  # pylint: disable=unused-argument
     made = []
 
     def make(port):
-        code = f"import socket, time; s = socket.create_server(('127.0.0.1', {port})); print(flush=True); time.sleep(60)"
+        code = (
+            "import socket, time\n"
+            f"taken = socket.create_server(('127.0.0.1', {port}))\n"
+            "print('ready', flush=True)\n"
+            "time.sleep(60)\n"
+        )
         program = Program([sys.executable, "-c", code], tmp_path, f"holder{len(made)}")
         made.append(program)
         program.start()

@@ -164,7 +164,7 @@ def test_several_listeners(tenured_run, load):
     ("/up", "--unhealthy"),
 ])
 def test_ready(tenured_run, load, ready, manner):
-    """The kind is asked of the first generation and of the next ones; a release that is not ready is not seen."""
+    """Asked of the first generation and of the next ones; a release that is not ready is not seen."""
     port = free_port()
     one = tenured_run("--listen", address(port), "--name", "web", "--ready", ready, *QUICK, "--", WORKER,
                       "--manners", "manners")

@@ -3,6 +3,7 @@
 
 import json
 import socket
+import struct
 
 SUPERVISOR = "io.tenured.Supervisor"
 
@@ -22,8 +23,11 @@ class Varlink:
 
     def __init__(self, path, timeout=30.0):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(timeout)
+        # A full queue of connections is waited for, which a non-blocking connect() would not do.
+        limit = struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         self.socket.connect(str(path))
+        self.socket.settimeout(timeout)
         self.buffer = b""
 
     def __enter__(self):
