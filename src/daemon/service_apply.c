@@ -63,6 +63,7 @@ static void apply_spawn(struct manager_service *s, const struct effect *e)
 	struct worker_process *p = make_worker(s, e);
 	struct service_event failed = {
 		.kind = EVENT_SPAWN_FAILED, .generation = e->generation, .worker = e->worker};
+	int r;
 
 	if (!p || !g) {
 		log_error("%s: out of memory, worker %u of generation %u is not started", s->name,
@@ -70,7 +71,10 @@ static void apply_spawn(struct manager_service *s, const struct effect *e)
 		queue_event(s, failed);
 		return;
 	}
-	if (worker_process_spawn(p, g, &error) < 0) {
+	r = worker_process_spawn(p, g, &error);
+	if (r < 0) {
+		/* What cannot be executed today cannot be in a second either. */
+		failed.value = r == -ENOENT || r == -EACCES || r == -ENOEXEC;
 		/* Several may fail before the first of these events is handled. */
 		p->spawn_failure = strdup(error_message(&error));
 		manager_report(s->manager, s, e->generation, e->worker, LOG_ERR, "worker-failed",
