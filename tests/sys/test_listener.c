@@ -407,7 +407,7 @@ START_TEST(backlog)
 	}
 	/* A worker says its own number. */
 	ck_assert_int_eq(listen(listener_socket(l, 0, 0), 3), 0);
-	listener_keep_backlog(l);
+	listener_mend(l);
 	ck_assert_int_eq(listen_query(listener_socket(l, 0, 0), &state), 0);
 	ck_assert_uint_eq(state.queue_max, 7);
 	/* Nobody lost its place by that. */
