@@ -155,30 +155,29 @@ static void end(struct service *s, enum reason reason, unsigned worker, struct e
 	report(ret, REPORT_ROLLOUT_ENDED, r, reason, worker, 0);
 }
 
-/* Is the old generation of no use to anybody who waits in its queue, and the new one of use to all
- * of them? */
+/* Is the old generation of no use to anybody who waits in its queue, because its workers end as
+ * soon as they are started? And the new one of use to all of them? */
 static bool can_take_over(const struct generation *from, const struct generation *to)
 {
-	for (unsigned i = 0; i < from->n_workers; i++)
-		if (from->workers[i].state != WORKER_BACKOFF &&
-			from->workers[i].state != WORKER_STOPPED)
+	for (unsigned i = 0; i < from->n_workers; i++) {
+		const struct worker *w = &from->workers[i];
+
+		if (w->state != WORKER_BACKOFF && w->state != WORKER_STOPPED &&
+			(w->state != WORKER_STARTING || w->backoff.steps < 2))
 			return false;
+	}
 	return generation_has_process(from) && from->lane != LANE_NONE && from->policy.steered &&
-	       to->policy.strategy != STRATEGY_RECREATE &&
 	       (from->listeners & ~to->listeners) == 0 &&
 	       from->policy.per_worker == to->policy.per_worker &&
 	       (!from->policy.per_worker || to->n_workers >= from->n_workers);
 }
 
-/* The old generation's workers end as soon as they are started, so nobody accepts what waits for
- * it: the new one does, from the same sockets. */
+/* Nobody accepts what waits for the old generation: the new one does, from the same sockets. */
 static void take_over(struct service *s, struct generation *from, struct generation *to,
 	uint64_t now, struct effects *ret)
 {
 	unsigned lane = to->lane;
 
-	generation_retire(from, REASON_REPLACED, true, now, ret);
-	from->state = GENERATION_PARKED;
 	to->lane = from->lane;
 	from->lane = lane;
 	s->rollout.took_over = true;
@@ -215,7 +214,10 @@ static void open_lane(struct service *s, struct generation *to, uint64_t now, st
 		from->state = GENERATION_PARKED;
 		return;
 	} else if (can_take_over(from, to)) {
-		take_over(s, from, to, now, ret);
+		r->phase = ROLLOUT_STOPPING_OLD;
+		generation_retire(from, REASON_REPLACED, true, now, ret);
+		from->state = GENERATION_PARKED;
+		return;
 	} else if (to->listeners & ~from->listeners) {
 		/* Nobody else has the new listeners. */
 		steer(r, ret);
@@ -420,6 +422,8 @@ static bool advance_once(struct service *s, uint64_t now, struct effects *ret)
 		if (from && generation_has_process(from))
 			return false;
 		r->phase = ROLLOUT_STARTING;
+		if (from && to->policy.strategy != STRATEGY_RECREATE)
+			take_over(s, from, to, now, ret);
 		generation_start(to, r->steps[r->step].workers, now, ret);
 		return true;
 	case ROLLOUT_STARTING:
@@ -489,7 +493,8 @@ void rollout_fail(
 			  *from = service_generation(s, r->from);
 	/* Without sockets there is no queue to take over: the old one goes on with its own, and
 	 * those of its workers that were told to go are started again when they are gone. */
-	bool has_queue = reason != REASON_LANE_FAILED || r->took_over;
+	bool has_queue = r->took_over ||
+			 (to->policy.strategy == STRATEGY_RECREATE && reason != REASON_LANE_FAILED);
 
 	to->failed = true;
 	r->paused = false;

@@ -18,6 +18,7 @@
 #define RETRY_PROBE_USEC (10 * USEC_PER_MSEC)
 /* Without evidence either way: a sibling was proved, and this one has had this long. */
 #define LONG_ENOUGH_USEC (2 * USEC_PER_SEC)
+#define DYING_USEC (100 * USEC_PER_MSEC)
 
 struct ready_watch {
 	struct worker_process *process;
@@ -102,8 +103,12 @@ static bool is_evident(struct ready_watch *w, const struct listener *l)
 		process_holds_socket(pids, n, w->probe.inode) == 1)
 		return true;
 	r = process_waits_on_socket(pids, n, inode);
-	if (r == 1 || r == -EACCES || r == -EPERM)
+	if (r == 1)
 		return true;
+	/* It does not let itself be looked at; but neither does one that is just dying, of which we
+	 * shall hear soon. */
+	if (r == -EACCES || r == -EPERM)
+		return age(w) > w->proved_usec + DYING_USEC;
 	return age(w) > MAX(3 * w->proved_usec, LONG_ENOUGH_USEC);
 }
 

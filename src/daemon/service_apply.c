@@ -294,8 +294,13 @@ struct round {
 
 static void apply(struct manager_service *s, const struct effect *e, struct round *round)
 {
-	if (round->steer && e->kind != EFFECT_STEER && e->kind != EFFECT_REPORT) {
-		/* Steering comes before whatever follows it, but once for many. */
+	/* Steering comes before whatever follows it, but once for many. Who is told that a
+	 * generation has its share, or has lost it, may rely on it; what is said of a worker can
+	 * wait. */
+	bool worker_news = e->kind == EFFECT_REPORT && e->report != REPORT_ROLLOUT_ENDED &&
+			   e->worker != NO_WORKER;
+
+	if (round->steer && e->kind != EFFECT_STEER && !worker_news) {
 		manager_service_steer(s);
 		round->steer = false;
 	}
