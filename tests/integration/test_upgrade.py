@@ -39,6 +39,7 @@ from upgrades import (
 def test_100_blue_green(web, load):
     one = web(workers=4, upgrade=quick())
     running = load(one.port, clients=CLIENTS)
+    running.wait_for(generation=1)
     # What the way back needs of the last releases is kept, and no more.
     for number in range(2, 12):
         one.upgrade()
