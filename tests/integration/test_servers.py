@@ -160,9 +160,12 @@ def test_fingerprint(daemon, load, name, program, file, other):
 def test_gunicorn_import_fails(daemon, load):
     """gunicorn's master lives on for a while when the application cannot be imported."""
     needs("gunicorn")
-    example = Example(daemon, "gunicorn")
+    said = ("hello_wsgi.py", "import os\n", "import os\nprint('imported', flush=True)\n")
+    example = Example(daemon, "gunicorn", [said])
     running = load(example.port, clients=4, think="2ms")
     running.wait_for(ok=50)
+    # Either of its two workers imports the application by itself, and its master gives up if one cannot.
+    wait_until(lambda: example.daemon.log.count("imported") == 2, what="both workers to have the application")
     example.edit("hello_wsgi.py", "import os\n", "import os\nimport no_such_module\n")
     bad = example.daemon.upgrade(example.service, check=ROLLED_BACK)
     # Its last words are shown. Behind the reason come tracebacks of its own, of varying length.
