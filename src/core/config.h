@@ -8,6 +8,7 @@
 #include "base/address.h"
 #include "base/error.h"
 #include "base/util.h"
+#include "core/cpu_set.h"
 
 enum {
 	CONFIG_SERVICES_MAX = 1024,
@@ -70,6 +71,22 @@ struct ready_config {
 	uint64_t interval_usec; /* http, exec: between tries; default 100ms */
 };
 
+/* Who says, while the new generation soaks, that it is right. */
+enum verify_kind { VERIFY_NONE, VERIFY_HTTP, VERIFY_COMMAND };
+
+struct verify_config {
+	struct config_place place;
+	enum verify_kind by;
+	char *path;		/* http */
+	unsigned status;	/* http: default 200; 0 means any below 400 */
+	char **command;		/* a word may contain "{preview}": the source address to use */
+	uint64_t timeout_usec;	/* of one run; default 10s */
+	uint64_t interval_usec; /* from the end of a run to the next; 0: one run per step */
+};
+
+/* Does a client stay in its generation while shares only grow? */
+enum sticky { STICKY_NONE, STICKY_CLIENT };
+
 enum strategy { STRATEGY_BLUE_GREEN, STRATEGY_ROLLING, STRATEGY_CANARY, STRATEGY_RECREATE };
 enum overlap { OVERLAP_REJECT, OVERLAP_QUEUE, OVERLAP_SUPERSEDE };
 
@@ -86,6 +103,22 @@ struct upgrade_config {
 	enum overlap overlap;
 	uint64_t keep_warm_usec; /* default 0 */
 	char *preview_from; /* source address that is steered to the new generation; NULL: none */
+	enum sticky sticky; /* default none */
+	struct verify_config verify;
+};
+
+/* Workers are replaced one at a time, new before old. */
+struct recycle_config {
+	struct config_place place;
+	uint64_t after_usec; /* age, less up to a tenth of it, differing by worker; 0: never */
+	uint64_t memory;     /* bytes resident, of the worker and its descendants; 0: no limit */
+};
+
+enum cpu_affinity {
+	CPU_AFFINITY_NONE,
+	CPU_AFFINITY_PER_WORKER, /* worker i has the i-th CPU of ours, and the connections that
+				    arrive there where it has a socket of its own */
+	CPU_AFFINITY_SET,	 /* all workers may use a set of them */
 };
 
 struct drain_config {
@@ -160,6 +193,10 @@ struct service_config {
 	struct drain_config drain;
 	struct restart_config restart;
 	uint64_t watchdog_usec; /* 0: off */
+	struct recycle_config recycle;
+	enum cpu_affinity cpu_affinity;
+	struct config_place cpu_affinity_place;
+	struct cpu_set cpus; /* CPU_AFFINITY_SET */
 	struct limit_config *limits;
 	size_t n_limits;
 	enum output_kind output; /* default OUTPUT_TEE */

@@ -18,8 +18,10 @@ enum effect_kind {
 	EFFECT_STEER,	    /* shares or ready workers changed: compute and attach the programs */
 	EFFECT_QUERY_QUEUE, /* look into the worker's accept queue; EVENT_QUEUE */
 	EFFECT_COUNT_CONNECTIONS, /* count the worker's live connections; EVENT_CONNECTIONS */
-	EFFECT_RELEASE_LANE,	  /* value: a lane whose generation has no process left */
-	EFFECT_SWAP_LANES, /* value: the lane the generation now owns (processes on neither) */
+	EFFECT_VERIFY, /* value: number of the run; EVENT_VERIFIED or EVENT_VERIFY_FAILED with it */
+	EFFECT_VERIFY_STOP,  /* end the run that may be under way; its result is not wanted */
+	EFFECT_RELEASE_LANE, /* value: a lane whose generation has no process left */
+	EFFECT_SWAP_LANES,   /* value: the lane the generation now owns (processes on neither) */
 	EFFECT_FORGET_GENERATION, /* nothing of it is left; it will not be named again */
 	EFFECT_CLOSE_LISTENERS,	  /* the service has stopped */
 	EFFECT_START_AGAIN,	  /* a start was asked for while stopping, and now it can be done */
@@ -34,6 +36,7 @@ enum effect_kind {
 	X(WORKER_ESCALATED, "worker-escalated")                                                    \
 	X(WORKER_KILLED, "worker-killed")                                                          \
 	X(WORKER_GONE, "worker-gone")                                                              \
+	X(WORKER_RECYCLED, "worker-recycled")                                                      \
 	X(QUEUE_ABANDONED, "queue-abandoned")                                                      \
 	X(GENERATION_STARTING, "generation-starting")                                              \
 	X(GENERATION_SERVING, "generation-serving")                                                \
@@ -44,6 +47,7 @@ enum effect_kind {
 	X(ROLLOUT_STARTED, "rollout-started")                                                      \
 	X(ROLLOUT_WAITING, "rollout-waiting")                                                      \
 	X(ROLLOUT_STEP, "rollout-step")                                                            \
+	X(ROLLOUT_VERIFIED, "rollout-verified")                                                    \
 	X(ROLLOUT_PAUSED, "rollout-paused")                                                        \
 	X(ROLLOUT_PROMOTED, "rollout-promoted")                                                    \
 	X(ROLLOUT_ENDED, "rollout-ended")                                                          \
@@ -67,6 +71,7 @@ const char *report_to_string(enum report r);
 	X(EXITED_BEFORE_READY, "exited before it was ready")                                       \
 	X(NOT_READY_IN_TIME, "was not ready in time")                                              \
 	X(EXITED_IN_SOAK, "exited while it soaked")                                                \
+	X(VERIFY_FAILED, "was not verified")                                                       \
 	X(WATCHDOG, "missed its watchdog")                                                         \
 	X(SAID_ERROR, "reported an error")                                                         \
 	X(LANE_FAILED, "its sockets could not be made")                                            \
@@ -76,6 +81,8 @@ const char *report_to_string(enum report r);
 	X(STOPPED, "the service was stopped")                                                      \
 	X(REPLACED, "replaced by a newer generation")                                              \
 	X(SCALED_DOWN, "scaled down")                                                              \
+	X(TOO_OLD, "reached the age at which it is recycled")                                      \
+	X(TOO_BIG, "reached the memory at which it is recycled")                                   \
 	X(START_LIMIT, "was started too often without becoming ready")
 
 enum reason {

@@ -24,6 +24,10 @@ struct policy {
 	size_t n_steps;
 	uint64_t soak_usec;
 	uint64_t keep_warm_usec;
+	bool sticky;		       /* shares are drawn by the client's address */
+	bool verify;		       /* each step needs a good run of verify */
+	uint64_t verify_interval_usec; /* 0: one per step */
+	uint64_t recycle_after_usec;   /* 0: never */
 	enum overlap overlap;
 	uint64_t ready_timeout_usec;
 	struct drain_config drain;

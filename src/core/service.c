@@ -478,6 +478,9 @@ static int on_worker(struct service *s, struct generation *g, struct worker *w,
 	case EVENT_ABORT:
 	case EVENT_ROLLBACK:
 	case EVENT_SCALE:
+	case EVENT_VERIFIED:
+	case EVENT_VERIFY_FAILED:
+	case EVENT_RECYCLE:
 	case EVENT_LANE_FAILED:
 	case EVENT_TIME:
 		break;
@@ -549,6 +552,9 @@ static int on_request(
 	case EVENT_QUEUE:
 	case EVENT_CONNECTIONS:
 	case EVENT_EXTEND_READY_TIMEOUT:
+	case EVENT_VERIFIED:
+	case EVENT_VERIFY_FAILED:
+	case EVENT_RECYCLE:
 		break;
 	}
 	return -EPROTO;
@@ -558,7 +564,8 @@ static bool event_is_of_worker(enum service_event_kind kind)
 {
 	return kind == EVENT_SPAWN_FAILED || kind == EVENT_READY || kind == EVENT_EXITED ||
 	       kind == EVENT_WATCHDOG || kind == EVENT_SAID_ERROR || kind == EVENT_QUEUE ||
-	       kind == EVENT_CONNECTIONS || kind == EVENT_EXTEND_READY_TIMEOUT;
+	       kind == EVENT_CONNECTIONS || kind == EVENT_EXTEND_READY_TIMEOUT ||
+	       kind == EVENT_RECYCLE;
 }
 
 int service_step(

@@ -27,6 +27,9 @@ enum service_event_kind {
 	EVENT_SAID_ERROR,	    /* generation, worker: sd_notify ERRNO= */
 	EVENT_QUEUE,		    /* generation, worker; value: connections waiting */
 	EVENT_CONNECTIONS,	    /* generation, worker; value: live ones, COUNT_UNKNOWN */
+	EVENT_VERIFIED,		    /* generation; value: the run's number */
+	EVENT_VERIFY_FAILED,	    /* as above */
+	EVENT_RECYCLE,		    /* generation, worker; reason: TOO_OLD, TOO_BIG */
 	EVENT_LANE_FAILED,	    /* generation */
 	EVENT_EXTEND_READY_TIMEOUT, /* generation, worker; usec: from now */
 	EVENT_TIME,		    /* a deadline may have passed */

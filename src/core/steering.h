@@ -25,6 +25,8 @@ struct steering_lane {
 	unsigned weight;	 /* 0..10000; over all lanes exactly 10000 */
 	const uint32_t *indices; /* of the group's array; borrowed; any order, distinct */
 	size_t n_indices;	 /* at least 1 where weight > 0 */
+	const uint32_t *cpus;	 /* STEERING_CPU: the CPU of each of indices, borrowed; where
+				    connections arrive on others, they are drawn by chance */
 };
 
 struct steering_rule {
@@ -36,7 +38,19 @@ struct steering_rule {
 	size_t n_indices;
 };
 
+/* How a share is drawn, and the socket in the lane that got it. */
+enum steering_draw {
+	STEERING_RANDOM, /* for each connection anew */
+	STEERING_CLIENT, /* by the client's address (of IPv6 the /64), so that one client stays with
+			    its lane while the first lane's share only grows, and, while the set of
+			    sockets stays the same, with its socket */
+	STEERING_FLOW, /* by address and port of the client: datagrams of one flow stay together */
+	STEERING_CPU,  /* by the CPU on which it arrives; for the socket in the lane only */
+};
+
 struct steering {
+	enum steering_draw lane_draw, socket_draw;
+	uint32_t seed; /* of CLIENT and FLOW: another one chooses other clients first */
 	struct steering_lane lanes[STEERING_LANES_MAX];
 	size_t n_lanes;
 	struct steering_rule rules[STEERING_RULES_MAX]; /* first match wins */

@@ -372,6 +372,7 @@ static const char *outcome_name(const struct manager_service *s, const struct hi
 	case REASON_EXITED_BEFORE_READY:
 	case REASON_NOT_READY_IN_TIME:
 	case REASON_EXITED_IN_SOAK:
+	case REASON_VERIFY_FAILED:
 	case REASON_WATCHDOG:
 	case REASON_SAID_ERROR:
 	case REASON_LANE_FAILED:
@@ -387,6 +388,8 @@ static const char *outcome_name(const struct manager_service *s, const struct hi
 		return "stopped";
 	case REASON_REPLACED:
 	case REASON_SCALED_DOWN:
+	case REASON_TOO_OLD:
+	case REASON_TOO_BIG:
 		return "replaced";
 	}
 	return "ended";

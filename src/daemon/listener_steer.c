@@ -104,8 +104,8 @@ static bool describe(const struct listener *l, struct steering *ret, uint32_t *i
 		used = indices_of(l, &shares[i], indices);
 		if (used == 0)
 			return false;
-		ret->lanes[ret->n_lanes++] =
-			(struct steering_lane){shares[i].weight, indices, used};
+		ret->lanes[ret->n_lanes++] = (struct steering_lane){
+			.weight = shares[i].weight, .indices = indices, .n_indices = used};
 		indices += used;
 	}
 	for (size_t i = 0; i < l->n_rules; i++) {

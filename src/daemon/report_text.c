@@ -128,6 +128,12 @@ static char *worker_gone(const struct scene *c)
 		how ? how : "", how ? ")" : "");
 }
 
+static char *worker_recycled(const struct scene *c)
+{
+	return xasprintf("%s: generation %u: worker %u %s and is replaced", WORKER(c),
+		reason_to_string(c->e->reason));
+}
+
 static char *queue_abandoned(const struct scene *c)
 {
 	char span[REPORT_SPAN_MAX];
@@ -233,6 +239,13 @@ static char *rollout_step(const struct scene *c)
 		!first && soak > 0 ? report_span(soak, span) : "");
 }
 
+static char *rollout_verified(const struct scene *c)
+{
+	_cleanup_free_ char *share = format_percent(c->g ? c->g->weight : 0);
+
+	return xasprintf("%s: generation %u is verified at %s", GENERATION(c), share ? share : "?");
+}
+
 static char *rollout_paused(const struct scene *c)
 {
 	_cleanup_free_ char *share = format_percent(c->g ? c->g->weight : 0);
@@ -333,6 +346,7 @@ static const struct {
 	[REPORT_WORKER_ESCALATED] =    {LOG_WARNING, worker_escalated},
 	[REPORT_WORKER_KILLED] =       {LOG_WARNING, worker_killed},
 	[REPORT_WORKER_GONE] =         {LOG_INFO,    worker_gone},
+	[REPORT_WORKER_RECYCLED] =     {LOG_INFO,    worker_recycled},
 	[REPORT_QUEUE_ABANDONED] =     {LOG_WARNING, queue_abandoned},
 	[REPORT_GENERATION_STARTING] = {LOG_INFO,    generation_starting},
 	[REPORT_GENERATION_SERVING] =  {LOG_NOTICE,  generation_serving},
@@ -343,6 +357,7 @@ static const struct {
 	[REPORT_ROLLOUT_STARTED] =     {LOG_NOTICE,  rollout_started},
 	[REPORT_ROLLOUT_WAITING] =     {LOG_NOTICE,  rollout_waiting},
 	[REPORT_ROLLOUT_STEP] =        {LOG_NOTICE,  rollout_step},
+	[REPORT_ROLLOUT_VERIFIED] =    {LOG_INFO,    rollout_verified},
 	[REPORT_ROLLOUT_PAUSED] =      {LOG_NOTICE,  rollout_paused},
 	[REPORT_ROLLOUT_PROMOTED] =    {LOG_DEBUG,   rollout_promoted},
 	[REPORT_ROLLOUT_ENDED] =       {LOG_NOTICE,  rollout_ended},

@@ -7,6 +7,7 @@
 #include "daemon/output.h"
 #include "daemon/ready.h"
 #include "daemon/strays.h"
+#include "daemon/verify.h"
 #include "daemon/worker_process.h"
 
 struct manager_generation *manager_service_generation(
@@ -336,6 +337,12 @@ static void apply(struct manager_service *s, const struct effect *e, struct roun
 		break;
 	case EFFECT_COUNT_CONNECTIONS:
 		apply_count_connections(s, e, &round->connections);
+		break;
+	case EFFECT_VERIFY:
+		verify_start(s, e->generation, e->value);
+		break;
+	case EFFECT_VERIFY_STOP:
+		verify_stop(s);
 		break;
 	case EFFECT_RELEASE_LANE:
 		apply_release_lane(s, e);
