@@ -83,6 +83,7 @@ static bool is_failure(enum reason r)
 	case REASON_EXITED_BEFORE_READY:
 	case REASON_NOT_READY_IN_TIME:
 	case REASON_EXITED_IN_SOAK:
+	case REASON_VERIFY_FAILED:
 	case REASON_WATCHDOG:
 	case REASON_SAID_ERROR:
 	case REASON_LANE_FAILED:
@@ -96,6 +97,8 @@ static bool is_failure(enum reason r)
 	case REASON_STOPPED:
 	case REASON_REPLACED:
 	case REASON_SCALED_DOWN:
+	case REASON_TOO_OLD:
+	case REASON_TOO_BIG:
 		return false;
 	}
 	return false;

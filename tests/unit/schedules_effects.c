@@ -382,6 +382,9 @@ static void apply(struct world *w, const struct effect *e)
 		break;
 	case EFFECT_STEER:
 		break;
+	case EFFECT_VERIFY:
+	case EFFECT_VERIFY_STOP:
+		break;
 	case EFFECT_RELEASE_LANE:
 		REQUIRE(w, wg && wg->lane == e->value, "lane %u is released by who does not own it",
 			e->value);

@@ -104,6 +104,8 @@ static void tell(struct story *s, const struct effect *e)
 		[EFFECT_SIGNAL_ABORT] = "ABRT",
 		[EFFECT_QUERY_QUEUE] = "queue?",
 		[EFFECT_COUNT_CONNECTIONS] = "connections?",
+		[EFFECT_VERIFY] = "verify",
+		[EFFECT_VERIFY_STOP] = "verify-stop",
 		[EFFECT_RELEASE_LANE] = "release",
 		[EFFECT_SWAP_LANES] = "swap",
 		[EFFECT_FORGET_GENERATION] = "forget",

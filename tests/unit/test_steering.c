@@ -98,7 +98,7 @@ static void check_exact_weights(const unsigned *weights, size_t n)
 	unsigned hits[STEERING_LANES_MAX] = {0};
 
 	for (size_t i = 0; i < n; i++)
-		s.lanes[i] = (struct steering_lane){weights[i], &indices[i], 1};
+		s.lanes[i] = (struct steering_lane){weights[i], &indices[i], 1, NULL};
 	compile(&s);
 	for (uint32_t i = 0; i < 10000; i++) {
 		/* One socket for each lane: the only draw is the lane's. It is replaced by i. */
@@ -208,8 +208,8 @@ START_TEST(any_index_sets)
 		struct bpf_packet p;
 
 		any_indices(indices, 2 * n, &next, holes);
-		s.lanes[0] = (struct steering_lane){weight, indices, n};
-		s.lanes[1] = (struct steering_lane){10000 - weight, indices + n, n};
+		s.lanes[0] = (struct steering_lane){weight, indices, n, NULL};
+		s.lanes[1] = (struct steering_lane){10000 - weight, indices + n, n, NULL};
 		ck_assert_uint_lt(next, ARRAY_SIZE(hits));
 		compile(&s);
 		any_packet(&p);
@@ -430,7 +430,7 @@ static void any_steering(struct steering *s, uint32_t (*indices)[64])
 		unsigned weight = last ? left : draw(4) ? draw(left + 1) : 0;
 
 		any_indices(indices[i], 64, &next, draw(3) * 50);
-		s->lanes[i] = (struct steering_lane){weight, indices[i], 1 + draw(64)};
+		s->lanes[i] = (struct steering_lane){weight, indices[i], 1 + draw(64), NULL};
 		left -= weight;
 	}
 	for (size_t i = 0; i < s->n_rules; i++) {
@@ -523,7 +523,7 @@ START_TEST(what_is_refused)
 	/* The sum alone would be right, by overflow. */
 	REFUSED(bad.lanes[0].weight = 10001; bad.lanes[1].weight = UINT32_MAX);
 	REFUSED(bad.lanes[1].n_indices = 0);
-	REFUSED(bad.lanes[1] = ((struct steering_lane){5000, twice, 3}));
+	REFUSED(bad.lanes[1] = ((struct steering_lane){5000, twice, 3, NULL}));
 	REFUSED(bad.n_rules = 1; bad.rules[0] = rule("::1", 0, NULL, 0));
 	REFUSED(bad.n_rules = 1; bad.rules[0] = rule("::1", 0, twice, 3));
 	REFUSED(bad.n_rules = 1; bad.rules[0] = rule("::1", 0, new, 2);
@@ -545,8 +545,8 @@ START_TEST(limits_of_length)
 		for (uint32_t j = 0; j < 512; j++)
 			scattered[i][j] = 2 * j + i % 2;
 	/* 1,024 sockets, all of both lanes apart, and probes of single sockets. */
-	s.lanes[0] = (struct steering_lane){5000, scattered[0], 512};
-	s.lanes[1] = (struct steering_lane){5000, scattered[1], 512};
+	s.lanes[0] = (struct steering_lane){5000, scattered[0], 512, NULL};
+	s.lanes[1] = (struct steering_lane){5000, scattered[1], 512, NULL};
 	s.n_rules = 24;
 	for (size_t i = 0; i < STEERING_RULES_MAX; i++)
 		s.rules[i] = rule(
@@ -558,14 +558,14 @@ START_TEST(limits_of_length)
 	s.n_rules = STEERING_RULES_MAX;
 	for (uint32_t j = 0; j < 512; j++)
 		scattered[2][j] = j;
-	s.lanes[0] = (struct steering_lane){5000, scattered[2], 256};
-	s.lanes[1] = (struct steering_lane){5000, scattered[2] + 256, 256};
+	s.lanes[0] = (struct steering_lane){5000, scattered[2], 256, NULL};
+	s.lanes[1] = (struct steering_lane){5000, scattered[2] + 256, 256, NULL};
 	compile(&s);
 	ck_assert_uint_lt(n_code, 1000);
 
 	/* Too much: said so, with nothing written beyond the room. */
-	s.lanes[0] = (struct steering_lane){5000, scattered[0], 512};
-	s.lanes[1] = (struct steering_lane){5000, scattered[1], 512};
+	s.lanes[0] = (struct steering_lane){5000, scattered[0], 512, NULL};
+	s.lanes[1] = (struct steering_lane){5000, scattered[1], 512, NULL};
 	for (size_t i = 0; i < STEERING_RULES_MAX; i++) {
 		s.rules[i].indices = scattered[0];
 		s.rules[i].n_indices = 1 + 7 * i;
