@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "core/service.h"
+#include "core/service_internal.h"
 
 /* Between two tries to start a process that could not even be created. */
 #define RETRY_USEC (100 * USEC_PER_MSEC)
@@ -83,7 +83,7 @@ bool service_is_healthy(const struct service *s)
 	return current && generation_first_ready(current, current->wanted);
 }
 
-static void report(struct effects *ret, enum report what, unsigned generation, unsigned value)
+void service_report(struct effects *ret, enum report what, unsigned generation, unsigned value)
 {
 	effects_add(ret, (struct effect){.kind = EFFECT_REPORT,
 				 .report = what,
@@ -102,7 +102,7 @@ static void drop_generation(struct service *s, size_t i, struct effects *ret)
 {
 	struct generation *g = s->generations[i];
 
-	report(ret, REPORT_GENERATION_GONE, g->number, 0);
+	service_report(ret, REPORT_GENERATION_GONE, g->number, 0);
 	/* The connections of a listener that only generations on their way out have go to another
 	 * of them. */
 	if (g->lane != LANE_NONE)
@@ -150,7 +150,7 @@ static bool has_ended(const struct service *s, const struct generation *g)
 }
 
 /* One warm generation is enough, and none when there is nothing to go back from. */
-static void retire_warm(struct service *s, uint64_t now, struct effects *ret)
+void service_retire_warm(struct service *s, uint64_t now, struct effects *ret)
 {
 	for (size_t i = 0; i < s->n_generations; i++)
 		if (s->generations[i]->state == GENERATION_WARM)
@@ -167,7 +167,7 @@ static void collect(struct service *s, uint64_t now, struct effects *ret)
 			continue;
 		if (g->state == GENERATION_SERVING) {
 			service_keep_queue(s, g);
-			retire_warm(s, now, ret);
+			service_retire_warm(s, now, ret);
 		}
 		g->state = GENERATION_RETIRING;
 	}
@@ -189,165 +189,7 @@ static void collect(struct service *s, uint64_t now, struct effects *ret)
 		return;
 	}
 	effects_add(ret, (struct effect){.kind = EFFECT_CLOSE_LISTENERS, .worker = NO_WORKER});
-	report(ret, REPORT_SERVICE_STOPPED, 0, 0);
-}
-
-/* Make room, or say that there is none. Warm generations end first; then the oldest that drains is
- * cut short, unless overlap says that a request has to wait for nobody. What a superseded rollout
- * leaves is room to come. Nothing changes when there is none. */
-static int make_room(struct service *s, const struct policy *p, bool superseding, uint64_t now,
-	bool *ret_cut_short, struct effects *ret)
-{
-	bool warm = false, leaving = service_oldest_leaving(s) != NULL;
-
-	*ret_cut_short = false;
-	if (s->n_generations < p->drain.max_generations)
-		return 0;
-	if (s->n_generations >= ARRAY_SIZE(s->generations))
-		return SERVICE_E_TOO_MANY_GENERATIONS;
-	for (size_t i = 0; i < s->n_generations; i++)
-		warm |= s->generations[i]->state == GENERATION_WARM;
-	if (!warm && !superseding && (p->overlap == OVERLAP_REJECT || !leaving))
-		return SERVICE_E_TOO_MANY_GENERATIONS;
-	retire_warm(s, now, ret);
-	*ret_cut_short = !warm && leaving && p->overlap != OVERLAP_REJECT;
-	return 0;
-}
-
-static int on_upgrade(
-	struct service *s, const struct service_event *event, uint64_t now, struct effects *ret)
-{
-	const struct upgrade_spec *spec = event->spec;
-	struct generation *g;
-	const struct generation *from = service_generation(s, s->rollout.from);
-	bool open = rollout_is_open(&s->rollout), cut_short;
-	int r;
-
-	if (s->stopping)
-		return SERVICE_E_STOPPING;
-	/* A first start that does not get ready is not worth waiting for: what comes now may be the
-	 * cure. */
-	if (open && s->rollout.from != 0 && spec->policy.overlap != OVERLAP_SUPERSEDE)
-		return SERVICE_E_ROLLOUT_IN_PROGRESS;
-	/* recreate: the old one would have to be started again first. */
-	if (open && (s->rollout.phase == ROLLOUT_RESTORING ||
-			    (from && from->state == GENERATION_PARKED)))
-		return SERVICE_E_ROLLOUT_IN_PROGRESS;
-	g = generation_new(s->last_number + 1, &spec->policy, spec->listeners);
-	if (!g)
-		return -ENOMEM;
-	r = make_room(s, &spec->policy, open, now, &cut_short, ret);
-	if (r != 0) {
-		generation_free(g);
-		return r;
-	}
-	if (open)
-		rollout_fail(s, REASON_SUPERSEDED, NO_WORKER, now, ret);
-	else
-		rollout_cancel(s, REASON_SUPERSEDED, ret);
-	s->last_number++;
-	s->generations[s->n_generations++] = g;
-	s->wanted = true;
-	s->gave_up = false;
-	rollout_begin(s, g, spec->pause_at, ret);
-	s->rollout.cut_short = cut_short;
-	return 0;
-}
-
-static int on_stop(struct service *s, bool kill, uint64_t now, struct effects *ret)
-{
-	if (!s->wanted && s->n_generations == 0 && !s->stopping)
-		return SERVICE_E_NOT_RUNNING;
-	if (!s->stopping)
-		report(ret, REPORT_SERVICE_STOPPING, s->current, 0);
-	s->wanted = false;
-	s->stopping = true;
-	s->start_again = false;
-	rollout_cancel(s, REASON_STOPPED, ret);
-	for (size_t i = 0; i < s->n_generations; i++) {
-		struct generation *g = s->generations[i];
-
-		if (kill)
-			generation_kill(g, now, ret);
-		/* Who asks for a stop has no more use for the sockets: no settling, but what is in
-		 * flight is finished. */
-		generation_retire(g, REASON_STOPPED, true, now, ret);
-	}
-	return 0;
-}
-
-static int on_rollback(
-	struct service *s, const struct service_event *event, uint64_t now, struct effects *ret)
-{
-	struct generation *to = service_generation(s, event->generation),
-			  *from = service_generation(s, s->current);
-	struct rollout *r = &s->rollout;
-
-	if (s->stopping || !s->wanted)
-		return SERVICE_E_NOT_RUNNING;
-	if (rollout_is_open(r))
-		return SERVICE_E_ROLLOUT_IN_PROGRESS;
-	if (!to || to == from || !from || !generation_can_return(to) ||
-		(to->state != GENERATION_WARM && to->state != GENERATION_RETIRING))
-		return SERVICE_E_NOT_ALIVE;
-	rollout_cancel(s, REASON_ROLLED_BACK, ret);
-	r->id++;
-	r->from = from->number;
-	r->to = to->number;
-	r->n_steps = 1;
-	r->step = 0;
-	r->steps[0] = (struct rollout_step){to->wanted, SHARE_MAX};
-	r->phase = ROLLOUT_SETTLING;
-	to->state = GENERATION_SERVING;
-	to->reason = REASON_NONE;
-	to->since_usec = now;
-	to->warm_until_usec = USEC_INFINITY;
-	s->current = to->number;
-	service_keep_queue(s, to);
-	generation_set_weight(to, SHARE_MAX, now);
-	generation_set_weight(from, 0, now);
-	effects_add(
-		ret, (struct effect){
-			     .kind = EFFECT_STEER, .generation = to->number, .worker = NO_WORKER});
-	generation_unretire(to, now, ret);
-	report(ret, REPORT_GENERATION_SERVING, to->number, 0);
-	generation_retire(from, REASON_ROLLED_BACK, false, now, ret);
-	return 0;
-}
-
-static int on_scale(struct service *s, unsigned n, uint64_t now, struct effects *ret)
-{
-	struct generation *g = service_generation(s, s->current);
-	int r;
-
-	if (!g || s->stopping)
-		return SERVICE_E_NOT_RUNNING;
-	if (rollout_is_open(&s->rollout))
-		return SERVICE_E_ROLLOUT_IN_PROGRESS;
-	if (n > g->wanted) {
-		unsigned first = g->wanted;
-		r = generation_grow(g, n);
-		if (r < 0)
-			return r;
-		effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
-					 .generation = g->number,
-					 .worker = NO_WORKER,
-					 .value = g->lane});
-		for (unsigned i = first; i < n; i++) {
-			g->workers[i].retiring = g->workers[i].owes_settle = false;
-			g->workers[i].rescues = 0;
-		}
-		generation_unretire(g, now, ret);
-	}
-	g->wanted = n;
-	for (unsigned i = n; i < g->n_workers; i++)
-		if (!g->workers[i].retiring)
-			generation_retire_worker(g, &g->workers[i], false, now, ret);
-	effects_add(
-		ret, (struct effect){
-			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});
-	report(ret, REPORT_SCALED, g->number, n);
-	return 0;
+	service_report(ret, REPORT_SERVICE_STOPPED, 0, 0);
 }
 
 /* A start that had been given up leaves nothing running: the rest of it goes too. */
@@ -488,76 +330,25 @@ static int on_worker(struct service *s, struct generation *g, struct worker *w,
 	return -EPROTO;
 }
 
-static int on_request(
+static int on_world(
 	struct service *s, const struct service_event *event, uint64_t now, struct effects *ret)
 {
 	struct generation *g;
 
-	switch (event->kind) {
-	case EVENT_UPGRADE:
-		return on_upgrade(s, event, now, ret);
-	case EVENT_START:
-		if (!s->stopping)
-			return -EPROTO;
-		s->start_again = true;
-		return 0;
-	case EVENT_STOP:
-		return on_stop(s, false, now, ret);
-	case EVENT_KILL:
-		return on_stop(s, true, now, ret);
-	case EVENT_PROMOTE:
-	case EVENT_PAUSE:
-		if (!rollout_is_open(&s->rollout) || s->rollout.phase == ROLLOUT_RESTORING ||
-			s->rollout.from == 0)
-			return SERVICE_E_NO_ROLLOUT;
-		if (event->kind == EVENT_PROMOTE) {
-			rollout_promote(s, event->value == 1, now, ret);
-			return 0;
-		}
-		if (!s->rollout.paused)
-			effects_add(ret, (struct effect){.kind = EFFECT_REPORT,
-						 .report = REPORT_ROLLOUT_PAUSED,
-						 .generation = s->rollout.to,
-						 .worker = NO_WORKER});
-		s->rollout.paused = true;
-		return 0;
-	case EVENT_ABORT:
-		if (!rollout_is_open(&s->rollout) || s->rollout.phase == ROLLOUT_RESTORING ||
-			s->rollout.from == 0)
-			return SERVICE_E_NO_ROLLOUT;
-		rollout_fail(
-			s, event->reason ? event->reason : REASON_ABORTED, NO_WORKER, now, ret);
-		return 0;
-	case EVENT_ROLLBACK:
-		return on_rollback(s, event, now, ret);
-	case EVENT_SCALE:
-		return on_scale(s, event->value, now, ret);
-	case EVENT_LANE_FAILED:
-		g = service_generation(s, event->generation);
-		if (!g || !rollout_is_open(&s->rollout) || s->rollout.to != g->number)
-			return -ESRCH;
-		if (s->rollout.from == 0)
-			give_up(s, g, REASON_LANE_FAILED, now, ret);
-		else
-			rollout_fail(s, REASON_LANE_FAILED, NO_WORKER, now, ret);
-		return 0;
-	case EVENT_TIME:
+	if (event->kind == EVENT_TIME) {
 		on_time(s, now, ret);
 		return 0;
-	case EVENT_SPAWN_FAILED:
-	case EVENT_READY:
-	case EVENT_EXITED:
-	case EVENT_WATCHDOG:
-	case EVENT_SAID_ERROR:
-	case EVENT_QUEUE:
-	case EVENT_CONNECTIONS:
-	case EVENT_EXTEND_READY_TIMEOUT:
-	case EVENT_VERIFIED:
-	case EVENT_VERIFY_FAILED:
-	case EVENT_RECYCLE:
-		break;
 	}
-	return -EPROTO;
+	g = service_generation(s, event->generation);
+	if (event->kind != EVENT_LANE_FAILED)
+		return -EPROTO;
+	if (!g || !rollout_is_open(&s->rollout) || s->rollout.to != g->number)
+		return -ESRCH;
+	if (s->rollout.from == 0)
+		give_up(s, g, REASON_LANE_FAILED, now, ret);
+	else
+		rollout_fail(s, REASON_LANE_FAILED, NO_WORKER, now, ret);
+	return 0;
 }
 
 static bool event_is_of_worker(enum service_event_kind kind)
@@ -590,8 +381,10 @@ int service_step(
 		if (!g || event->worker >= g->n_workers)
 			return -ESRCH;
 		r = on_worker(s, g, &g->workers[event->worker], event, now, ret);
+	} else if (service_event_is_request(event->kind)) {
+		r = service_request(s, event, now, ret);
 	} else {
-		r = on_request(s, event, now, ret);
+		r = on_world(s, event, now, ret);
 	}
 	if (r != 0)
 		return r;
