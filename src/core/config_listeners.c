@@ -21,6 +21,21 @@ size_t config_count_lanes(const struct service_config *s)
 	return n;
 }
 
+size_t config_count_probed(const struct service_config *s)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->n_listeners; i++) {
+		const struct listener_config *l = &s->listeners[i];
+
+		/* What an inherited one is will be seen when it is there. */
+		if (!l->broken && listener_config_wants_lanes(l) &&
+			(l->inherited || l->address.kind == ADDRESS_TCP))
+			n++;
+	}
+	return n;
+}
+
 /* --- names ---------------------------------------------------------------- */
 
 /* What a nameless listener among several is called after: its port, the last part of its path, or
@@ -183,11 +198,9 @@ static bool supported_kind(const struct listener_config *l, struct config_proble
 
 	switch (l->address.kind) {
 	case ADDRESS_TCP:
+	case ADDRESS_UDP:
 	case ADDRESS_UNIX_STREAM:
 		return true;
-	case ADDRESS_UDP:
-		what = "UDP";
-		break;
 	case ADDRESS_UNIX_DGRAM:
 		what = "Unix datagram";
 		break;
@@ -196,8 +209,8 @@ static bool supported_kind(const struct listener_config *l, struct config_proble
 		break;
 	}
 	config_problem_add(problems, l->place, false,
-		"listener \"%s\": %s listeners are not supported by this version; it has tcp: and "
-		"unix:",
+		"listener \"%s\": %s listeners are not supported by this version; it has tcp:, "
+		"udp: and unix:",
 		l->name, what);
 	return false;
 }
@@ -226,7 +239,12 @@ static void check_options(const struct listener_config *l, struct config_problem
 		check_unix(l, problems);
 		return;
 	}
-	check_path_options(l, "for Unix sockets, this is a TCP address", problems);
+	check_path_options(l,
+		l->address.kind == ADDRESS_UDP ? "for Unix sockets, this is a UDP address"
+					       : "for Unix sockets, this is a TCP address",
+		problems);
+	if (l->nodelay && l->address.kind == ADDRESS_UDP)
+		wrong_kind(problems, l, "nodelay", "for TCP, this is a UDP address");
 	if (l->v6only && address_family(&l->address) != AF_INET6)
 		wrong_kind(problems, l, "v6only", "for IPv6, this is an IPv4 address");
 }

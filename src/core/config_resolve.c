@@ -278,7 +278,7 @@ static int resolve_ready(struct resolve *r)
 {
 	struct service_config *s = r->s;
 	struct ready_config *ready = &s->ready;
-	size_t n_lanes = config_count_lanes(s);
+	size_t n_lanes = config_count_probed(s);
 
 	if (!ready->by_set) {
 		ready->by = READY_DELAY;

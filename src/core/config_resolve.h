@@ -14,3 +14,5 @@ int config_resolve_listeners(struct service_config *s, struct config_problems *p
 int config_check_overlaps(const struct config *c, struct config_problems *problems);
 /* How many listeners have sockets of their own for each generation, as far as is known now. */
 size_t config_count_lanes(const struct service_config *s);
+/* How many of these are TCP, so that a connection of our own shows that somebody accepts there. */
+size_t config_count_probed(const struct service_config *s);
