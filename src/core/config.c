@@ -36,6 +36,7 @@ static const size_t service_strings[] = {
 	offsetof(struct service_config, group),
 	offsetof(struct service_config, ready.path),
 	offsetof(struct service_config, upgrade.preview_from),
+	offsetof(struct service_config, upgrade.verify.path),
 	offsetof(struct service_config, output_file),
 };
 
@@ -44,6 +45,7 @@ static const size_t service_lists[] = {
 	offsetof(struct service_config, fingerprint),
 	offsetof(struct service_config, environment),
 	offsetof(struct service_config, ready.command),
+	offsetof(struct service_config, upgrade.verify.command),
 };
 
 static const struct owned_fields service_fields = {
@@ -139,10 +141,12 @@ static const struct ready_config ready_defaults = {
 static const struct upgrade_config upgrade_defaults = {
 	.strategy = STRATEGY_BLUE_GREEN,
 	.surge = 2500,
-	.steps = {500, 2500, SHARE_MAX},
+	.steps = {500,	       2500,	     SHARE_MAX			      },
 	.n_steps = 3,
 	.soak_usec = 5 * USEC_PER_SEC,
 	.overlap = OVERLAP_REJECT,
+	.sticky = STICKY_NONE,
+	.verify = {.by = VERIFY_NONE, .status = 200, .timeout_usec = 10 * USEC_PER_SEC},
 };
 
 static const struct drain_config drain_defaults = {

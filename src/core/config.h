@@ -168,6 +168,8 @@ enum service_section {
 	SECTION_ENVIRONMENT = 1 << 6,
 	SECTION_HANDOFF = 1 << 7,
 	SECTION_WORKERS = 1 << 8,
+	SECTION_RECYCLE = 1 << 9,
+	SECTION_CPU_AFFINITY = 1 << 10,
 };
 
 struct service_config {

@@ -158,7 +158,7 @@ static bool env_name_valid(const char *name, size_t len)
 /* What the daemon itself tells its workers; a value from the configuration would be a lie. */
 static const char *const reserved_variables[] = {"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES",
 	"LISTEN_PIDFDID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "TENURE_SERVICE",
-	"TENURE_GENERATION", "TENURE_WORKER"};
+	"TENURE_GENERATION", "TENURE_WORKER", "TENURE_PREVIEW_FROM"};
 
 static bool env_reserved(const char *name, size_t len)
 {
@@ -218,7 +218,7 @@ static int check_handoff(struct resolve *r)
 	return 0;
 }
 
-/* --- workers, readiness, upgrade ------------------------------------------ */
+/* --- workers, readiness --------------------------------------------------- */
 
 static int resolve_workers(struct resolve *r)
 {
@@ -295,99 +295,6 @@ static int resolve_ready(struct resolve *r)
 	return 0;
 }
 
-static int resolve_steps(struct resolve *r)
-{
-	struct upgrade_config *u = &r->s->upgrade;
-	const struct config_place place = config_place_or(u->place, r->s->place);
-
-	for (size_t i = 0; i < u->n_steps; i++) {
-		if (u->steps[i] == 0 || u->steps[i] > SHARE_MAX) {
-			config_problem_add(r->problems, place, false,
-				"upgrade: each step is more than 0%% and at most 100%%");
-			return 0;
-		}
-		if (i > 0 && u->steps[i] <= u->steps[i - 1]) {
-			config_problem_add(r->problems, place, false,
-				"upgrade: each step must be larger than the one before it");
-			return 0;
-		}
-	}
-	if (u->n_steps > 0 && u->steps[u->n_steps - 1] == SHARE_MAX)
-		return 0;
-	/* An upgrade ends with all traffic on the new generation; the last step need not say so. */
-	if (u->n_steps >= CONFIG_STEPS_MAX) {
-		config_problem_add(r->problems, place, false,
-			"upgrade: more than %d steps, the last of 100%% included",
-			CONFIG_STEPS_MAX);
-		return 0;
-	}
-	u->steps[u->n_steps++] = SHARE_MAX;
-	return 0;
-}
-
-static void check_recreate(struct resolve *r, struct config_place place)
-{
-	const struct upgrade_config *u = &r->s->upgrade;
-
-	if (u->surge_set)
-		config_problem_add(r->problems, place, false,
-			"\"surge\" has no meaning with strategy recreate, which stops all workers "
-			"first");
-	if (u->steps_set)
-		config_problem_add(r->problems, place, false,
-			"\"steps\" has no meaning with strategy recreate, which stops all workers "
-			"first");
-	if (u->keep_warm_usec > 0)
-		config_problem_add(r->problems, place, true,
-			"\"keep_warm\" has no effect with strategy recreate: no old generation is "
-			"left");
-}
-
-static void check_preview(struct resolve *r, struct config_place place, bool no_lanes)
-{
-	const char *from = r->s->upgrade.preview_from;
-	uint8_t bytes[16];
-	int family;
-
-	if (!from)
-		return;
-	if (address_parse_ip(from, &family, bytes) < 0)
-		config_problem_add(r->problems, place, false,
-			"preview_from: \"%s\" is not an IP address, such as 127.0.0.2 or ::1",
-			from);
-	else if (no_lanes)
-		config_problem_add(r->problems, place, false,
-			"preview_from needs a TCP listener with steering");
-}
-
-static int resolve_upgrade(struct resolve *r)
-{
-	struct service_config *s = r->s;
-	struct upgrade_config *u = &s->upgrade;
-	const struct config_place place = config_place_or(u->place, s->place);
-	bool no_lanes = !(s->broken & SECTION_LISTEN) && config_count_lanes(s) == 0;
-	int q;
-
-	if (!u->strategy_set)
-		u->strategy = s->workers > 1 ? STRATEGY_ROLLING : STRATEGY_BLUE_GREEN;
-	if (s->broken & SECTION_UPGRADE)
-		return 0;
-	q = resolve_steps(r);
-	if (q < 0)
-		return q;
-	check_preview(r, place, no_lanes);
-	if (u->surge == 0 || u->surge > SHARE_MAX)
-		config_problem_add(r->problems, place, false,
-			"upgrade: surge is more than 0%% and at most 100%%");
-	if (u->strategy == STRATEGY_RECREATE)
-		check_recreate(r, place);
-	if (u->strategy == STRATEGY_CANARY && no_lanes)
-		config_problem_add(r->problems, place, false,
-			"strategy canary needs a TCP listener with steering: a queue that both "
-			"generations share cannot be divided");
-	return 0;
-}
-
 /* --- drain, restart, control ---------------------------------------------- */
 
 static int check_drain(struct resolve *r)
@@ -419,6 +326,34 @@ static int check_restart(struct resolve *r)
 	if (c->limit_starts > 0 && c->limit_within_usec == 0)
 		config_problem_add(r->problems, place, false,
 			"restart: a limit of starts needs a time (within) of more than 0s");
+	return 0;
+}
+
+static int check_recycle(struct resolve *r)
+{
+	const struct recycle_config *c = &r->s->recycle;
+
+	if (r->s->broken & (SECTION_RECYCLE | SECTION_RESTART))
+		return 0;
+	if ((c->after_usec > 0 || c->memory > 0) && r->s->restart.policy == RESTART_NEVER)
+		config_problem_add(r->problems, config_place_or(c->place, r->s->place), false,
+			"recycle replaces workers, and \"restart: never\" forbids that; use "
+			"restart: "
+			"on-failure, or no recycle");
+	return 0;
+}
+
+static int check_cpu_affinity(struct resolve *r)
+{
+	const struct service_config *s = r->s;
+
+	if ((s->broken & (SECTION_CPU_AFFINITY | SECTION_WORKERS)) ||
+		s->cpu_affinity != CPU_AFFINITY_PER_WORKER || s->workers <= MAX(r->n_cpus, 1U))
+		return 0;
+	config_problem_add(r->problems, config_place_or(s->cpu_affinity_place, s->place), true,
+		"cpu_affinity: per-worker, but %u workers share %u CPU%s; with workers: auto each "
+		"has its own",
+		s->workers, MAX(r->n_cpus, 1U), r->n_cpus > 1 ? "s" : "");
 	return 0;
 }
 
@@ -457,6 +392,11 @@ static int resolve_listeners(struct resolve *r)
 	return config_resolve_listeners(r->s, r->problems);
 }
 
+static int resolve_upgrade(struct resolve *r)
+{
+	return config_resolve_upgrade(r->s, r->problems);
+}
+
 /* In this order: later ones look at what earlier ones filled in. */
 static int (*const service_steps[])(struct resolve *) = {
 	check_identity,
@@ -470,6 +410,8 @@ static int (*const service_steps[])(struct resolve *) = {
 	resolve_upgrade,
 	check_drain,
 	check_restart,
+	check_recycle,
+	check_cpu_affinity,
 };
 
 static void check_duplicates(const struct config *c, struct config_problems *problems)

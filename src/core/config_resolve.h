@@ -10,6 +10,8 @@ struct config_place config_place_or(struct config_place preferred, struct config
 
 /* Names for the listeners that have none, and what one service's listeners may be. */
 int config_resolve_listeners(struct service_config *s, struct config_problems *problems);
+/* How it is upgraded: defaults that follow from its workers, and what needs which listeners. */
+int config_resolve_upgrade(struct service_config *s, struct config_problems *problems);
 /* Addresses that several listeners, of any service, would want. */
 int config_check_overlaps(const struct config *c, struct config_problems *problems);
 /* How many listeners have sockets of their own for each generation, as far as is known now. */

@@ -245,6 +245,10 @@ int plan_snapshot_differs(
 	reason_if(&found, a->handoff != b->handoff, "handoff");
 	reason_if(&found, a->watchdog_usec != b->watchdog_usec, "watchdog");
 	reason_if(&found, !limits_equal(a, b), "limits");
+	reason_if(&found,
+		a->cpu_affinity != b->cpu_affinity ||
+			memcmp(&a->cpus, &b->cpus, sizeof(a->cpus)) != 0,
+		"cpu_affinity");
 	reason_if(&found, a->output != b->output || !streq_null(a->output_file, b->output_file),
 		"output");
 	if (found.r < 0)
@@ -271,13 +275,21 @@ static bool steps_equal(const struct upgrade_config *a, const struct upgrade_con
 	return true;
 }
 
+static bool verify_equal(const struct verify_config *a, const struct verify_config *b)
+{
+	return a->by == b->by && streq_null(a->path, b->path) && a->status == b->status &&
+	       strv_equal(a->command, b->command) && a->timeout_usec == b->timeout_usec &&
+	       a->interval_usec == b->interval_usec;
+}
+
 static bool upgrade_equal(const struct upgrade_config *a, const struct upgrade_config *b)
 {
 	/* A default follows from the number of workers. */
 	return (a->strategy == b->strategy || (!a->strategy_set && !b->strategy_set)) &&
 	       a->surge == b->surge && steps_equal(a, b) && a->soak_usec == b->soak_usec &&
 	       a->overlap == b->overlap && a->keep_warm_usec == b->keep_warm_usec &&
-	       streq_null(a->preview_from, b->preview_from);
+	       streq_null(a->preview_from, b->preview_from) && a->sticky == b->sticky &&
+	       verify_equal(&a->verify, &b->verify);
 }
 
 static bool drain_equal(const struct drain_config *a, const struct drain_config *b)
@@ -311,6 +323,10 @@ static void compare_in_place(
 	reason_if(reasons, !upgrade_equal(&a->upgrade, &b->upgrade), "upgrade");
 	reason_if(reasons, !drain_equal(&a->drain, &b->drain), "drain");
 	reason_if(reasons, !restart_equal(&a->restart, &b->restart), "restart");
+	reason_if(reasons,
+		a->recycle.after_usec != b->recycle.after_usec ||
+			a->recycle.memory != b->recycle.memory,
+		"recycle");
 	reason_if(reasons, a->autostart != b->autostart, "autostart");
 }
 

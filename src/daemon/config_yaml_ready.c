@@ -6,7 +6,7 @@
 
 static const char *const ready_words[] = {"accept", "notify", "http", "exec", "delay", NULL};
 
-static int read_http_path(
+int config_read_url_path(
 	struct reader *r, const struct key *key, const struct node *value, void *target)
 {
 	const char *text = node_text(r, key->name, value);
@@ -27,7 +27,7 @@ static int read_http_path(
 	return *path ? 0 : -ENOMEM;
 }
 
-static int read_status(
+int config_read_status(
 	struct reader *r, const struct key *key, const struct node *value, void *target)
 {
 	static const struct key number = {
@@ -48,8 +48,8 @@ static const struct key ready_keys[] = {
 	KEY("timeout", KEY_DURATION, timeout_usec, .min = USEC_PER_MSEC,
 		.max = CONFIG_DURATION_MAX),
 	KEY("delay", KEY_DURATION, delay_usec, .min = 0, .max = CONFIG_DURATION_MAX),
-	KEY("path", KEY_CUSTOM, path, .read = read_http_path),
-	KEY("status", KEY_CUSTOM, status, .read = read_status),
+	KEY("path", KEY_CUSTOM, path, .read = config_read_url_path),
+	KEY("status", KEY_CUSTOM, status, .read = config_read_status),
 	KEY("command", KEY_COMMAND, command),
 	KEY("interval", KEY_DURATION, interval_usec, .min = USEC_PER_MSEC,
 		.max = 3600 * USEC_PER_SEC),
@@ -92,7 +92,7 @@ int config_read_ready(
 	static const struct key path_key = {.name = "ready",
 		.type = KEY_CUSTOM,
 		.offset = offsetof(struct ready_config, path),
-		.read = read_http_path};
+		.read = config_read_url_path};
 	static const struct key by_key = {.name = "ready",
 		.type = KEY_CHOICE,
 		.offset = offsetof(struct ready_config, by),

@@ -194,53 +194,6 @@ static int read_handoff(
 	return 0;
 }
 
-/* --- upgrade -------------------------------------------------------------- */
-
-static const char *const strategy_words[] = {"blue-green", "rolling", "canary", "recreate", NULL};
-static const char *const overlap_words[] = {"reject", "queue", "supersede", NULL};
-
-static int read_steps(
-	struct reader *r, const struct key *key, const struct node *value, void *target)
-{
-	static const struct key share = {
-		.name = "steps", .type = KEY_SHARE, .min = 1, .max = SHARE_MAX};
-	struct upgrade_config *u = target;
-	const struct node *const *items;
-	size_t n;
-	int q;
-
-	if (!node_items(r, key->name, &value, &items, &n))
-		return 0;
-	if (n == 0 || n > CONFIG_STEPS_MAX) {
-		error_at(r, value, "%s: %zu steps; 1 to %d are possible", key->name, n,
-			CONFIG_STEPS_MAX);
-		return 0;
-	}
-	for (size_t i = 0; i < n; i++) {
-		q = key_read(r, &share, items[i], &u->steps[i]);
-		if (q < 0)
-			return q;
-	}
-	u->n_steps = n;
-	return 0;
-}
-
-#define AT(field) offsetof(struct upgrade_config, field)
-static const struct key upgrade_keys[] = {
-	KEY("strategy", KEY_CHOICE, strategy, .set = AT(strategy_set), .choices = strategy_words),
-	KEY("surge", KEY_SHARE, surge, .set = AT(surge_set), .min = 1, .max = SHARE_MAX),
-	KEY_WHOLE("steps", KEY_CUSTOM, .set = AT(steps_set), .read = read_steps),
-	KEY("soak", KEY_DURATION, soak_usec, .max = CONFIG_DURATION_MAX),
-	KEY("overlap", KEY_CHOICE, overlap, .choices = overlap_words),
-	KEY("preview_from", KEY_TEXT, preview_from),
-	KEY("keep_warm", KEY_DURATION, keep_warm_usec, .max = CONFIG_DURATION_MAX),
-};
-static const char *const upgrade_later[] = {"sticky", "verify", NULL};
-#undef AT
-
-static const struct key_table upgrade_table =
-	KEY_TABLE("upgrade", upgrade_keys, .main_key = "strategy", .later = upgrade_later);
-
 /* --- drain ---------------------------------------------------------------- */
 
 static int read_signal(
@@ -303,6 +256,67 @@ static const struct key restart_keys[] = {
 
 static const struct key_table restart_table =
 	KEY_TABLE("restart", restart_keys, .main_key = "policy");
+
+/* --- recycle, cpu_affinity ------------------------------------------------ */
+
+#define AT(field) offsetof(struct recycle_config, field)
+static const struct key recycle_keys[] = {
+	KEY("after", KEY_DURATION, after_usec, .min = USEC_PER_SEC, .max = CONFIG_DURATION_MAX),
+	KEY("memory", KEY_SIZE, memory, .min = UINT64_C(1) << 20, .max = UINT64_C(1) << 50),
+};
+#undef AT
+
+static const struct key_table recycle_table = KEY_TABLE("recycle", recycle_keys, .main_key = "after");
+
+static int read_cpus(
+	struct reader *r, const struct key *key, const struct node *value, struct cpu_set *ret)
+{
+	const struct node *const *items;
+	size_t n;
+
+	if (!node_items(r, key->name, &value, &items, &n))
+		return 0;
+	if (n == 0)
+		error_at(r, value, "%s: an empty list; write none, per-worker, or CPUs such as 0-3",
+			key->name);
+	for (size_t i = 0; i < n; i++) {
+		const char *text = node_text(r, key->name, items[i]);
+		struct cpu_set some;
+		int q = text ? cpu_set_parse(text, &some) : -EEXIST;
+
+		if (q == -ENOMEM)
+			return q;
+		if (q == -ERANGE)
+			error_at(r, items[i], "%s: \"%s\" has a CPU beyond %d", key->name, text,
+				CPU_SET_MAX - 1);
+		else if (q == -EINVAL)
+			error_at(r, items[i],
+				"%s: \"%s\" is none of none, per-worker, nor a list of CPUs such "
+				"as 0-3,8",
+				key->name, text);
+		for (size_t k = 0; q == 0 && k < ARRAY_SIZE(ret->bits); k++)
+			ret->bits[k] |= some.bits[k];
+	}
+	return 0;
+}
+
+static int read_cpu_affinity(
+	struct reader *r, const struct key *key, const struct node *value, void *target)
+{
+	struct service_config *s = target;
+
+	s->cpus = (struct cpu_set){0};
+	if (value->kind == NODE_SCALAR && streq(value->text, "none")) {
+		s->cpu_affinity = CPU_AFFINITY_NONE;
+		return 0;
+	}
+	if (value->kind == NODE_SCALAR && streq(value->text, "per-worker")) {
+		s->cpu_affinity = CPU_AFFINITY_PER_WORKER;
+		return 0;
+	}
+	s->cpu_affinity = CPU_AFFINITY_SET;
+	return read_cpus(r, key, value, &s->cpus);
+}
 
 /* --- the rest ------------------------------------------------------------- */
 
@@ -417,18 +431,22 @@ static const struct key service_keys[] = {
 		.section = SECTION_HANDOFF),
 	KEY("ready", KEY_CUSTOM, ready, .place = AT(ready.place), .read = config_read_ready,
 		.section = SECTION_READY),
-	KEY("upgrade", KEY_SECTION, upgrade, .place = AT(upgrade.place), .table = &upgrade_table,
-		.section = SECTION_UPGRADE),
+	KEY("upgrade", KEY_SECTION, upgrade, .place = AT(upgrade.place),
+		.table = &config_upgrade_table, .section = SECTION_UPGRADE),
 	KEY("drain", KEY_SECTION, drain, .place = AT(drain.place), .table = &drain_table,
 		.section = SECTION_DRAIN),
 	KEY("restart", KEY_SECTION, restart, .place = AT(restart.place), .table = &restart_table,
 		.section = SECTION_RESTART),
 	KEY("watchdog", KEY_CUSTOM, watchdog_usec, .read = read_watchdog),
+	KEY("recycle", KEY_SECTION, recycle, .place = AT(recycle.place), .table = &recycle_table,
+		.section = SECTION_RECYCLE),
+	KEY_WHOLE("cpu_affinity", KEY_CUSTOM, .place = AT(cpu_affinity_place),
+		.read = read_cpu_affinity, .section = SECTION_CPU_AFFINITY),
 	KEY_WHOLE("limits", KEY_CUSTOM, .read = read_limits),
 	KEY_WHOLE("output", KEY_CUSTOM, .set = AT(output_set), .read = read_output),
 	KEY("autostart", KEY_BOOL, autostart),
 };
-static const char *const service_later[] = {"cpu_affinity", "preset", "recycle", NULL};
+static const char *const service_later[] = {"preset", NULL};
 
 static const struct key_table service_table =
 	KEY_TABLE("a service", service_keys, .broken = AT(broken), .later = service_later);

@@ -85,6 +85,18 @@ static void add_ready(struct dump *d, const struct ready_config *r)
 	add_duration(d, "ready.interval", r->interval_usec);
 }
 
+static void add_verify(struct dump *d, const struct verify_config *v)
+{
+	static const char *const kinds[] = {"none", "http", "command"};
+
+	add(d, "upgrade.verify.by=%s", kinds[v->by]);
+	add(d, "upgrade.verify.path=%s", text(v->path));
+	add(d, "upgrade.verify.status=%u", v->status);
+	add_list(d, "upgrade.verify.command", v->command);
+	add_duration(d, "upgrade.verify.timeout", v->timeout_usec);
+	add_duration(d, "upgrade.verify.interval", v->interval_usec);
+}
+
 static void add_upgrade(struct dump *d, const struct upgrade_config *u)
 {
 	_cleanup_free_ char *surge = format_percent(u->surge);
@@ -101,6 +113,8 @@ static void add_upgrade(struct dump *d, const struct upgrade_config *u)
 	add(d, "upgrade.overlap=%s", overlap_to_string(u->overlap));
 	add_duration(d, "upgrade.keep_warm", u->keep_warm_usec);
 	add(d, "upgrade.preview_from=%s", text(u->preview_from));
+	add(d, "upgrade.sticky=%s", u->sticky == STICKY_CLIENT ? "client" : "none");
+	add_verify(d, &u->verify);
 }
 
 static void add_drain(struct dump *d, const struct drain_config *c)
@@ -125,11 +139,30 @@ static void add_restart(struct dump *d, const struct restart_config *c)
 	add_duration(d, "restart.limit.within", c->limit_within_usec);
 }
 
+static void add_affinity(struct dump *d, const struct service_config *s)
+{
+	static const char *const kinds[] = {"none", "per-worker", "cpus"};
+	_cleanup_free_ char *cpus = strdup("");
+
+	for (unsigned i = 0; i < CPU_SET_MAX; i++) {
+		char *longer = cpu_set_has(&s->cpus, i) ? xasprintf("%s %u", cpus, i) : NULL;
+
+		if (longer) {
+			free(cpus);
+			cpus = longer;
+		}
+	}
+	add(d, "cpu_affinity=%s%s", kinds[s->cpu_affinity], cpus);
+}
+
 static void add_rest(struct dump *d, const struct service_config *s)
 {
 	static const char *const outputs[] = {"tee", "journal", "file", "inherit"};
 
 	add_duration(d, "watchdog", s->watchdog_usec);
+	add_duration(d, "recycle.after", s->recycle.after_usec);
+	add(d, "recycle.memory=%llu", (unsigned long long)s->recycle.memory);
+	add_affinity(d, s);
 	for (size_t i = 0; i < s->n_limits; i++)
 		add(d, "limit %d=%lld", s->limits[i].resource, (long long)s->limits[i].value);
 	add(d, "output=%s%s", outputs[s->output], s->output_set ? "" : " by default");

@@ -245,6 +245,9 @@ START_TEST(copies_are_deep)
 	ck_assert_int_eq(strv_append(&s->fingerprint, "REVISION"), 0);
 	ck_assert_int_eq(strv_append(&s->environment, "A=b"), 0);
 	ck_assert_int_eq(strv_append(&s->ready.command, "check"), 0);
+	s->upgrade.verify.path = strdup("/up");
+	ck_assert_int_eq(strv_append(&s->upgrade.verify.command, "smoke"), 0);
+	cpu_set_add(&s->cpus, 3);
 	s->env_files = calloc(1, sizeof(*s->env_files));
 	s->env_files[0] = (struct env_file){strdup("e"), true};
 	s->n_env_files = 1;

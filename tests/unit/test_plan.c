@@ -152,6 +152,9 @@ static void check_plan(const struct config *a, const struct config *b,
 	CHANGE(env_file_more, add_env_file(s, "more"), "upgrade web: env_file" KEEP)               \
 	CHANGE(handoff, s->handoff |= HANDOFF_STDIN, "upgrade web: handoff" KEEP)                  \
 	CHANGE(watchdog, s->watchdog_usec = 1, "upgrade web: watchdog" KEEP)                       \
+	CHANGE(cpu_affinity, s->cpu_affinity = CPU_AFFINITY_PER_WORKER,                            \
+		"upgrade web: cpu_affinity" KEEP)                                                  \
+	CHANGE(cpus, cpu_set_add(&s->cpus, 900), "upgrade web: cpu_affinity" KEEP)                 \
 	CHANGE(limit, s->limits[0].value = 2000, "upgrade web: limits" KEEP)                       \
 	CHANGE(limit_more, add_limit(s, "nproc", 9), "upgrade web: limits" KEEP)                   \
 	CHANGE(limit_less, s->n_limits = 1, "upgrade web: limits" KEEP)                            \
@@ -176,6 +179,16 @@ static void check_plan(const struct config *a, const struct config *b,
 	CHANGE(overlap, s->upgrade.overlap = OVERLAP_QUEUE, "update web: upgrade" KEEP)            \
 	CHANGE(keep_warm, s->upgrade.keep_warm_usec = 1, "update web: upgrade" KEEP)               \
 	CHANGE(preview_from, set(&s->upgrade.preview_from, "::1"), "update web: upgrade" KEEP)     \
+	CHANGE(sticky, s->upgrade.sticky = STICKY_CLIENT, "update web: upgrade" KEEP)              \
+	CHANGE(verify_by, s->upgrade.verify.by = VERIFY_HTTP, "update web: upgrade" KEEP)          \
+	CHANGE(verify_path, set(&s->upgrade.verify.path, "/"), "update web: upgrade" KEEP)         \
+	CHANGE(verify_status, s->upgrade.verify.status = 204, "update web: upgrade" KEEP)          \
+	CHANGE(verify_command, set_list(&s->upgrade.verify.command, "true"),                       \
+		"update web: upgrade" KEEP)                                                        \
+	CHANGE(verify_timeout, s->upgrade.verify.timeout_usec = 1, "update web: upgrade" KEEP)     \
+	CHANGE(verify_interval, s->upgrade.verify.interval_usec = 1, "update web: upgrade" KEEP)   \
+	CHANGE(recycle_after, s->recycle.after_usec = 1, "update web: recycle" KEEP)               \
+	CHANGE(recycle_memory, s->recycle.memory = 1, "update web: recycle" KEEP)                  \
 	CHANGE(ready_default, s->ready.by = READY_DELAY, "none web" KEEP)                          \
 	CHANGE(ready_by, s->ready.by = READY_NOTIFY;                                               \
 		s->ready.by_set = true, "update web: ready" KEEP)                                  \
@@ -313,7 +326,7 @@ END_TEST
 START_TEST(no_key_is_forgotten)
 {
 #if defined(__x86_64__)
-	enum { SIZE_OF_SERVICE = 640, SIZE_OF_LISTENER = 240 };
+	enum { SIZE_OF_SERVICE = 896, SIZE_OF_LISTENER = 240 };
 
 	ck_assert_msg(sizeof(struct service_config) == SIZE_OF_SERVICE &&
 			      sizeof(struct listener_config) == SIZE_OF_LISTENER,
