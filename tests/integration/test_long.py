@@ -85,6 +85,8 @@ def test_everything_at_random(web, load):
             strategy = dice.choice(["blue-green", "rolling", "canary"])
             one.ctl("upgrade", "web", "--strategy", strategy, "--soak", f"{dice.randrange(50)}ms")
         elif what == "bad":
+            # Manners are for who starts now: that shall be the new workers alone.
+            wait_until(lambda: one.service()["healthy"] and len(one.service()["generations"]) == 1, 30)
             one.manners.set(dice.choice(["--exit-at-once", "--never-accept", "--crash-after 50ms"]))
             failed = one.ctl("upgrade", "web", "--soak", "200ms", check=None)
             assert failed.code == ROLLED_BACK, failed
