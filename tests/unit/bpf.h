@@ -19,6 +19,7 @@ struct bpf_packet {
 
 struct bpf_run {
 	uint64_t random;    /* state of SKF_AD_RANDOM's generator */
+	uint32_t cpu;	    /* on which the packet arrives */
 	bool out_of_bounds; /* a load was outside: the result is the kernel's 0 */
 	unsigned n_draws;   /* how often SKF_AD_RANDOM was loaded */
 	unsigned n_steps;
@@ -43,6 +44,10 @@ static inline bool bpf_load(
 	if (offset >= 0)
 		at = (int64_t)p->payload + offset;
 	else if (offset >= SKF_AD_OFF) {
+		if (offset == SKF_AD_OFF + SKF_AD_CPU && size == 4) {
+			*ret = run->cpu;
+			return true;
+		}
 		if (offset != SKF_AD_OFF + SKF_AD_RANDOM || size != 4)
 			return false;
 		run->n_draws++;
@@ -75,9 +80,15 @@ static inline bool bpf_condition(unsigned code, uint32_t a, uint32_t k)
 	abort();
 }
 
-static inline uint32_t bpf_alu(unsigned code, uint32_t a, uint32_t k)
+static inline uint32_t bpf_alu(unsigned code, uint32_t a, uint32_t k, uint32_t x)
 {
 	switch (code) {
+	case BPF_ALU | BPF_XOR | BPF_X:
+		return a ^ x;
+	case BPF_ALU | BPF_XOR | BPF_K:
+		return a ^ k;
+	case BPF_ALU | BPF_MUL | BPF_K:
+		return a * k;
 	case BPF_ALU | BPF_ADD | BPF_K:
 		return a + k;
 	case BPF_ALU | BPF_MOD | BPF_K:
@@ -94,7 +105,7 @@ static inline uint32_t bpf_alu(unsigned code, uint32_t a, uint32_t k)
 static inline uint32_t bpf_execute(
 	const struct sock_filter *code, size_t n, const struct bpf_packet *p, struct bpf_run *run)
 {
-	uint32_t a = 0, memory[BPF_MEMWORDS];
+	uint32_t a = 0, x = 0, memory[BPF_MEMWORDS];
 
 	memset(memory, 0xa5, sizeof(memory));
 	for (size_t pc = 0; pc < n; pc++) {
@@ -122,7 +133,12 @@ static inline uint32_t bpf_execute(
 			memory[i->k] = a;
 			break;
 		case BPF_ALU:
-			a = bpf_alu(i->code, a, i->k);
+			a = bpf_alu(i->code, a, i->k, x);
+			break;
+		case BPF_MISC:
+			if (BPF_MISCOP(i->code) != BPF_TAX)
+				abort();
+			x = a;
 			break;
 		case BPF_JMP:
 			if (BPF_OP(i->code) == BPF_JA)
@@ -174,6 +190,10 @@ static inline const char *bpf_check(const struct sock_filter *code, size_t n)
 		case BPF_ALU:
 			if (BPF_OP(i->code) == BPF_MOD && i->k == 0)
 				return "modulo 0";
+			if (BPF_OP(i->code) == BPF_RSH && i->k >= 32)
+				return "a shift out of range";
+			break;
+		case BPF_MISC:
 			break;
 		case BPF_JMP:
 			if (BPF_OP(i->code) == BPF_JA)

@@ -37,7 +37,7 @@ static void compile(const struct steering *s)
 static uint32_t run(const struct bpf_packet *p)
 {
 	static uint64_t random = 12345;
-	struct bpf_run r = {.random = random};
+	struct bpf_run r = {.random = random, .cpu = (uint32_t)(random % 240)};
 	uint32_t index = bpf_execute(code, n_code, p, &r);
 
 	random = r.random;
@@ -98,7 +98,8 @@ static void check_exact_weights(const unsigned *weights, size_t n)
 	unsigned hits[STEERING_LANES_MAX] = {0};
 
 	for (size_t i = 0; i < n; i++)
-		s.lanes[i] = (struct steering_lane){weights[i], &indices[i], 1, NULL};
+		s.lanes[i] =
+			(struct steering_lane){weights[i], &indices[i], 1, NULL, STEERING_RANDOM};
 	compile(&s);
 	for (uint32_t i = 0; i < 10000; i++) {
 		/* One socket for each lane: the only draw is the lane's. It is replaced by i. */
@@ -208,8 +209,9 @@ START_TEST(any_index_sets)
 		struct bpf_packet p;
 
 		any_indices(indices, 2 * n, &next, holes);
-		s.lanes[0] = (struct steering_lane){weight, indices, n, NULL};
-		s.lanes[1] = (struct steering_lane){10000 - weight, indices + n, n, NULL};
+		s.lanes[0] = (struct steering_lane){weight, indices, n, NULL, STEERING_RANDOM};
+		s.lanes[1] = (struct steering_lane){
+			10000 - weight, indices + n, n, NULL, STEERING_RANDOM};
 		ck_assert_uint_lt(next, ARRAY_SIZE(hits));
 		compile(&s);
 		any_packet(&p);
@@ -421,6 +423,7 @@ static bool expected(const struct steering *s, const struct bpf_packet *p, uint3
 
 static void any_steering(struct steering *s, uint32_t (*indices)[64])
 {
+	static uint32_t cpus[64];
 	unsigned left = 10000;
 	uint32_t next = 0;
 
@@ -430,9 +433,17 @@ static void any_steering(struct steering *s, uint32_t (*indices)[64])
 		unsigned weight = last ? left : draw(4) ? draw(left + 1) : 0;
 
 		any_indices(indices[i], 64, &next, draw(3) * 50);
-		s->lanes[i] = (struct steering_lane){weight, indices[i], 1 + draw(64), NULL};
+		s->lanes[i] = (struct steering_lane){
+			weight, indices[i], 1 + draw(64), NULL, STEERING_RANDOM};
+		s->lanes[i].draw = (enum steering_draw)draw(4);
+		for (size_t j = 0; j < 64; j++)
+			cpus[j] = draw(24) + (draw(8) ? 0 : 200);
+		if (draw(4))
+			s->lanes[i].cpus = cpus;
 		left -= weight;
 	}
+	s->lane_draw = (enum steering_draw)draw(3);
+	s->seed = draw(100);
 	for (size_t i = 0; i < s->n_rules; i++) {
 		struct steering_rule *r = &s->rules[i];
 
@@ -444,6 +455,7 @@ static void any_steering(struct steering *s, uint32_t (*indices)[64])
 		r->source_port = (uint16_t)(draw(2) ? 0 : 1 + draw(3));
 		r->indices = indices[draw((uint32_t)s->n_lanes)];
 		r->n_indices = 1 + draw(64);
+		r->draw = (enum steering_draw)draw(4);
 	}
 }
 
@@ -514,6 +526,7 @@ START_TEST(what_is_refused)
 		ck_assert_uint_eq(n_code, 77);                                                     \
 	} while (0)
 	REFUSED(bad.n_lanes = 0);
+	REFUSED(bad.lane_draw = STEERING_CPU);
 	REFUSED(bad.n_lanes = 1);
 	REFUSED(bad.n_lanes = STEERING_LANES_MAX + 1);
 	REFUSED(bad.n_rules = STEERING_RULES_MAX + 1);
@@ -523,7 +536,7 @@ START_TEST(what_is_refused)
 	/* The sum alone would be right, by overflow. */
 	REFUSED(bad.lanes[0].weight = 10001; bad.lanes[1].weight = UINT32_MAX);
 	REFUSED(bad.lanes[1].n_indices = 0);
-	REFUSED(bad.lanes[1] = ((struct steering_lane){5000, twice, 3, NULL}));
+	REFUSED(bad.lanes[1] = ((struct steering_lane){5000, twice, 3, NULL, STEERING_RANDOM}));
 	REFUSED(bad.n_rules = 1; bad.rules[0] = rule("::1", 0, NULL, 0));
 	REFUSED(bad.n_rules = 1; bad.rules[0] = rule("::1", 0, twice, 3));
 	REFUSED(bad.n_rules = 1; bad.rules[0] = rule("::1", 0, new, 2);
@@ -545,8 +558,8 @@ START_TEST(limits_of_length)
 		for (uint32_t j = 0; j < 512; j++)
 			scattered[i][j] = 2 * j + i % 2;
 	/* 1,024 sockets, all of both lanes apart, and probes of single sockets. */
-	s.lanes[0] = (struct steering_lane){5000, scattered[0], 512, NULL};
-	s.lanes[1] = (struct steering_lane){5000, scattered[1], 512, NULL};
+	s.lanes[0] = (struct steering_lane){5000, scattered[0], 512, NULL, STEERING_RANDOM};
+	s.lanes[1] = (struct steering_lane){5000, scattered[1], 512, NULL, STEERING_RANDOM};
 	s.n_rules = 24;
 	for (size_t i = 0; i < STEERING_RULES_MAX; i++)
 		s.rules[i] = rule(
@@ -558,14 +571,14 @@ START_TEST(limits_of_length)
 	s.n_rules = STEERING_RULES_MAX;
 	for (uint32_t j = 0; j < 512; j++)
 		scattered[2][j] = j;
-	s.lanes[0] = (struct steering_lane){5000, scattered[2], 256, NULL};
-	s.lanes[1] = (struct steering_lane){5000, scattered[2] + 256, 256, NULL};
+	s.lanes[0] = (struct steering_lane){5000, scattered[2], 256, NULL, STEERING_RANDOM};
+	s.lanes[1] = (struct steering_lane){5000, scattered[2] + 256, 256, NULL, STEERING_RANDOM};
 	compile(&s);
 	ck_assert_uint_lt(n_code, 1000);
 
 	/* Too much: said so, with nothing written beyond the room. */
-	s.lanes[0] = (struct steering_lane){5000, scattered[0], 512, NULL};
-	s.lanes[1] = (struct steering_lane){5000, scattered[1], 512, NULL};
+	s.lanes[0] = (struct steering_lane){5000, scattered[0], 512, NULL, STEERING_RANDOM};
+	s.lanes[1] = (struct steering_lane){5000, scattered[1], 512, NULL, STEERING_RANDOM};
 	for (size_t i = 0; i < STEERING_RULES_MAX; i++) {
 		s.rules[i].indices = scattered[0];
 		s.rules[i].n_indices = 1 + 7 * i;
