@@ -37,6 +37,7 @@ enum effect_kind {
 	X(WORKER_KILLED, "worker-killed")                                                          \
 	X(WORKER_GONE, "worker-gone")                                                              \
 	X(WORKER_RECYCLED, "worker-recycled")                                                      \
+	X(RECYCLE_FAILED, "recycle-failed")                                                        \
 	X(QUEUE_ABANDONED, "queue-abandoned")                                                      \
 	X(GENERATION_STARTING, "generation-starting")                                              \
 	X(GENERATION_SERVING, "generation-serving")                                                \

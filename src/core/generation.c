@@ -42,6 +42,10 @@ void policy_from_config(struct policy *p, const struct service_config *c)
 		.n_steps = c->upgrade.n_steps,
 		.soak_usec = c->upgrade.soak_usec,
 		.keep_warm_usec = c->upgrade.keep_warm_usec,
+		.sticky = c->upgrade.sticky == STICKY_CLIENT,
+		.verify = c->upgrade.verify.by != VERIFY_NONE,
+		.verify_interval_usec = c->upgrade.verify.interval_usec,
+		.recycle_after_usec = c->recycle.after_usec,
 		.overlap = c->upgrade.overlap,
 		.ready_timeout_usec = c->ready.timeout_usec,
 		.drain = c->drain,
@@ -200,10 +204,13 @@ int generation_worker_event(struct generation *g, struct worker *w, enum worker_
 		return -EPROTO;
 	if (t->actions & WORKER_DO_SPAWN) {
 		w->was_ready = false;
+		w->recycle = REASON_NONE;
 		w->restarts += on != WORKER_ON_START && on != WORKER_ON_UNRETIRE;
 	}
-	if (t->to == WORKER_READY)
+	if (t->to == WORKER_READY && !w->was_ready) {
 		w->was_ready = true;
+		w->ready_usec = now;
+	}
 	/* One queue for all: nothing is left in it for those that are still being killed. */
 	for (unsigned i = 0; on == WORKER_ON_EMPTY && !g->policy.per_worker && i < g->n_workers;
 		i++)
@@ -276,18 +283,21 @@ void generation_retire(
 		generation_retire_worker(g, &g->workers[i], at_once, now, ret);
 }
 
+void generation_unretire_worker(
+	struct generation *g, struct worker *w, uint64_t now, struct effects *ret)
+{
+	w->retiring = w->owes_settle = false;
+	w->rescues = 0;
+	(void)generation_worker_event(g, w, WORKER_ON_UNRETIRE, now, ret);
+	/* One that had been ready and was not told anything is ready still. */
+	if (w->state == WORKER_STARTING && w->was_ready)
+		(void)generation_worker_event(g, w, WORKER_ON_BECAME_READY, now, ret);
+}
+
 void generation_unretire(struct generation *g, uint64_t now, struct effects *ret)
 {
-	for (unsigned i = 0; i < g->wanted; i++) {
-		struct worker *w = &g->workers[i];
-
-		w->retiring = w->owes_settle = false;
-		w->rescues = 0;
-		(void)generation_worker_event(g, w, WORKER_ON_UNRETIRE, now, ret);
-		/* One that had been ready and was not told anything is ready still. */
-		if (w->state == WORKER_STARTING && w->was_ready)
-			(void)generation_worker_event(g, w, WORKER_ON_BECAME_READY, now, ret);
-	}
+	for (unsigned i = 0; i < g->wanted; i++)
+		generation_unretire_worker(g, &g->workers[i], now, ret);
 }
 
 void generation_kill(struct generation *g, uint64_t now, struct effects *ret)
@@ -377,12 +387,23 @@ bool generation_is_settled(const struct generation *g)
 	return true;
 }
 
+bool generation_can_carry(const struct generation *g)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < g->wanted; i++)
+		n += g->workers[i].state == WORKER_READY;
+	return n > 0 && 2 * n >= g->wanted;
+}
+
 bool generation_can_return(const struct generation *g)
 {
 	unsigned n = 0;
 
 	if (g->failed)
 		return false;
+	if (g->state == GENERATION_WARM)
+		return generation_can_carry(g);
 	for (unsigned i = 0; i < g->wanted; i++)
 		n += g->workers[i].was_ready &&
 		     (g->workers[i].state == WORKER_READY ||

@@ -85,6 +85,10 @@ void generation_retire(struct generation *g, enum reason reason, bool at_once, u
 	struct effects *ret);
 void generation_retire_worker(struct generation *g, struct worker *w, bool at_once,
 	uint64_t now_usec, struct effects *ret);
+/* Take back one worker, as if it had never been told to go; started again when it is gone, if it
+ * was. */
+void generation_unretire_worker(
+	struct generation *g, struct worker *w, uint64_t now_usec, struct effects *ret);
 /* Take back every worker; those without a process are started. */
 void generation_unretire(struct generation *g, uint64_t now_usec, struct effects *ret);
 void generation_kill(struct generation *g, uint64_t now_usec, struct effects *ret);
@@ -102,7 +106,13 @@ bool generation_first_ready(
 	const struct generation *g, unsigned n); /* are workers 0..n-1 all READY */
 bool generation_has_process(const struct generation *g);
 bool generation_is_settled(const struct generation *g); /* none still accepts for settle's sake */
-bool generation_can_return(const struct generation *g); /* no worker was told to go yet */
+/* Are at least half of its workers (and one) ready? With fewer it could not carry the load. */
+bool generation_can_carry(const struct generation *g);
+/* Can it have all new connections at once, as a way back? A warm one when it can carry them: those
+ * of its workers that are down are started meanwhile, and until then the others serve. One that
+ * leaves: when none of its workers was told to go yet. Otherwise the way back is a new generation
+ * from its snapshot, which proves itself before it serves: nothing fails, it only takes longer. */
+bool generation_can_return(const struct generation *g);
 void generation_set_weight(struct generation *g, unsigned weight, uint64_t now_usec);
 /* Deadlines of its workers that are due become events; polls become questions. */
 void generation_tick(struct generation *g, uint64_t now_usec, struct effects *ret);

@@ -148,6 +148,7 @@ static void end(struct service *s, enum reason reason, unsigned worker, struct e
 {
 	struct rollout *r = &s->rollout;
 
+	rollout_verify_stop(r, ret);
 	r->phase = ROLLOUT_NONE;
 	r->paused = false;
 	r->reason = reason;
@@ -235,6 +236,8 @@ void rollout_begin(struct service *s, struct generation *to, unsigned pause_at, 
 	r->to = to->number;
 	r->step = 0;
 	r->paused = r->cut_short = r->took_over = false;
+	r->soaked = r->verified = r->verifying = r->verify_waived = false;
+	r->verify_due_usec = USEC_INFINITY;
 	r->pause_at = pause_at;
 	r->reason = REASON_NONE;
 	r->deadline_usec = USEC_INFINITY;
@@ -255,6 +258,7 @@ static void reach_step(struct service *s, struct generation *to, uint64_t now, s
 
 	set_weights(s, to, step->weight, now);
 	r->phase = ROLLOUT_SOAKING;
+	r->soaked = false;
 	r->deadline_usec = to->policy.soak_usec >= USEC_INFINITY - now ? USEC_INFINITY
 								       : now + to->policy.soak_usec;
 	/* The first start has nothing to go back to: there is nothing to soak for. */
@@ -267,19 +271,27 @@ static void reach_step(struct service *s, struct generation *to, uint64_t now, s
 		r->paused = true;
 		report(ret, REPORT_ROLLOUT_PAUSED, r, REASON_NONE, NO_WORKER, step->weight);
 	}
+	rollout_verify_begin(s, ret);
+}
+
+/* Is the old generation to be kept as a way back? What shares its queue with the new one, because
+ * the kernel cannot keep them apart, would go on getting connections. */
+static bool keeps_warm(const struct generation *from, const struct generation *to)
+{
+	return to->policy.keep_warm_usec > 0 && from->policy.steered;
 }
 
 /* Rolling: old workers leave as the new ones take over, so that there are never many more than
  * configured. With a shared queue an old worker cannot be kept from it, only told to go, and may
  * not know how to do that without loss: those leave together at the end, when nothing comes to
- * their queue any more. */
+ * their queue any more. And where the old generation is to be kept warm nobody leaves. */
 static void retire_replaced(
 	struct service *s, const struct generation *to, uint64_t now, struct effects *ret)
 {
 	struct generation *from = service_generation(s, s->rollout.from);
 	unsigned weight = s->rollout.steps[s->rollout.step].weight, n;
 
-	if (!from || to->policy.strategy != STRATEGY_ROLLING ||
+	if (!from || to->policy.strategy != STRATEGY_ROLLING || keeps_warm(from, to) ||
 		(from->policy.steered && !from->policy.per_worker))
 		return;
 	/* By the share that is gone, so that somebody stays for as long as there is one; and first
@@ -315,7 +327,7 @@ static void replace_old(struct service *s, struct generation *to, uint64_t now, 
 	for (size_t i = 0; i < s->n_generations; i++)
 		if (s->generations[i]->state == GENERATION_WARM)
 			generation_retire(s->generations[i], REASON_REPLACED, false, now, ret);
-	if (to->policy.keep_warm_usec == 0 || generation_ready(from) < from->wanted) {
+	if (!keeps_warm(from, to) || !generation_can_carry(from)) {
 		generation_retire(from, REASON_REPLACED, false, now, ret);
 		return;
 	}
@@ -432,7 +444,8 @@ static bool advance_once(struct service *s, uint64_t now, struct effects *ret)
 		reach_step(s, to, now, ret);
 		return true;
 	case ROLLOUT_SOAKING:
-		if (r->paused || now < r->deadline_usec ||
+		r->soaked |= !r->paused && now >= r->deadline_usec;
+		if (r->paused || !r->soaked || rollout_verify_holds(s) ||
 			!generation_first_ready(to, r->steps[r->step].workers))
 			return false;
 		r->deadline_usec = USEC_INFINITY;
@@ -441,6 +454,7 @@ static bool advance_once(struct service *s, uint64_t now, struct effects *ret)
 			return true;
 		}
 		retire_replaced(s, to, now, ret);
+		rollout_verify_stop(r, ret);
 		r->step++;
 		r->phase = ROLLOUT_STARTING;
 		generation_start(to, r->steps[r->step].workers, now, ret);
@@ -471,6 +485,10 @@ void rollout_promote(struct service *s, bool full, uint64_t now, struct effects 
 
 	r->paused = false;
 	r->pause_at = 0;
+	if (full) {
+		r->verify_waived = true;
+		rollout_verify_stop(r, ret);
+	}
 	if (full && r->step + 1 < r->n_steps) {
 		r->steps[r->step] = r->steps[r->n_steps - 1];
 		r->n_steps = r->step + 1;
@@ -498,6 +516,7 @@ void rollout_fail(
 
 	to->failed = true;
 	r->paused = false;
+	rollout_verify_stop(r, ret);
 	if (from && from->state == GENERATION_PARKED && has_queue) {
 		/* Its lane keeps the queue for the old generation: no settling, just out of the
 		 * way. */
@@ -521,6 +540,19 @@ void rollout_fail(
 	end(s, reason, worker, ret);
 	/* Where nobody else serves, its queue is for the next: it does not stay to empty it. */
 	generation_retire(to, reason, !from, now, ret);
+}
+
+uint64_t rollout_next_deadline(const struct service *s)
+{
+	const struct rollout *r = &s->rollout;
+	const struct generation *from = service_generation(s, r->from);
+
+	if (r->phase == ROLLOUT_SETTLING && from && from->state == GENERATION_WARM)
+		return from->zero_since_usec + from->policy.drain.settle_usec;
+	if (r->phase != ROLLOUT_SOAKING)
+		return USEC_INFINITY;
+	return MIN(
+		rollout_verify_next(s), r->paused || r->soaked ? USEC_INFINITY : r->deadline_usec);
 }
 
 void rollout_cancel(struct service *s, enum reason reason, struct effects *ret)

@@ -6,12 +6,23 @@
  *  (for room)        | step's workers ready    | next step
  *                    v                         |
  *                 SOAKING ---------------------+
- *                    | last step's soak is over: promoted
+ *                    | last step's soak is over, and it is verified: promoted
  *                    v
  *                 SETTLING ---> ended: done
  *
  *   any failure before promotion ---> ended: rolled back  (recreate: RESTORING until the old one is
- * started again) */
+ * started again)
+ *
+ * A step fails when a worker of the new generation exits, misses its watchdog or says ERRNO=, at
+ * any time before promotion, also while paused; and when a run of verify fails.
+ *
+ * verify: the first run begins with the step, when its share is in force; with an interval further
+ * ones follow, each that long after the end of the one before, until the soak is over; while paused
+ * they go on. A step ends when its soak is over, it had a good run, and none is under way. The
+ * first start has nothing to go back to and is not verified. `promote` ends the soak, not the
+ * verify: it waits for the run that is under way. `promote --full` is the operator's word: the
+ * rollout goes to its last step at once, the run under way is stopped, and verify is not asked any
+ * more. */
 #pragma once
 
 #include "core/generation.h"
@@ -47,6 +58,13 @@ struct rollout {
 	bool cut_short;	    /* WAITING: the oldest drain ends when nothing waits in its queues */
 	bool took_over;	    /* the new one has the sockets of the old one, which is down */
 	enum reason reason; /* RESTORING: why */
+	/* Of the present step */
+	bool soaked;		  /* its soak is over */
+	bool verified;		  /* it had a good run of verify */
+	bool verifying;		  /* a run is under way */
+	bool verify_waived;	  /* promote --full: not asked any more */
+	unsigned verify_run;	  /* number of the last run; grows from rollout to rollout */
+	uint64_t verify_due_usec; /* the next run; USEC_INFINITY: none */
 };
 
 /* The steps a strategy makes of n workers. Returns how many. ret: room for CONFIG_WORKERS_MAX. */
@@ -68,3 +86,28 @@ bool rollout_depends_on(const struct service *s, const struct generation *g);
 /* Begun and not yet promoted. */
 bool rollout_is_open(const struct rollout *r);
 const char *rollout_phase_to_string(enum rollout_phase p);
+/* When rollout_advance() has to be called although nothing happened; USEC_INFINITY: not. */
+uint64_t rollout_next_deadline(const struct service *s);
+
+/* rollout_verify.c. Of the present step: none: nothing is to be verified (no rollout, no verify,
+ * the first start, promote --full); pending: its share is not in force yet; running: no good run
+ * yet. */
+enum verify_state {
+	VERIFY_STATE_NONE,
+	VERIFY_STATE_PENDING,
+	VERIFY_STATE_RUNNING,
+	VERIFY_STATE_PASSED
+};
+enum verify_state rollout_verify_state(const struct service *s);
+/* When the present step's soak ends (it may then still wait for verify); USEC_INFINITY: while
+ * paused, or when there is none. */
+uint64_t rollout_soak_end(const struct service *s);
+/* Inside the machines: a step has its share; leave it; must it wait; time; the end of a run (of any
+ * other than the present run nothing is heard). */
+void rollout_verify_begin(struct service *s, struct effects *ret);
+void rollout_verify_stop(struct rollout *r, struct effects *ret);
+bool rollout_verify_holds(const struct service *s);
+void rollout_verify_tick(struct service *s, uint64_t now_usec, struct effects *ret);
+uint64_t rollout_verify_next(const struct service *s);
+void rollout_verify_result(struct service *s, unsigned generation, unsigned number, bool good,
+	uint64_t now_usec, struct effects *ret);

@@ -80,7 +80,8 @@ bool service_is_healthy(const struct service *s)
 		return generation_ready(current) + (to ? generation_ready(to) : 0) >=
 		       current->wanted;
 	}
-	return current && generation_first_ready(current, current->wanted);
+	/* While one is recycled another stands in for it. */
+	return current && generation_ready(current) >= current->wanted;
 }
 
 void service_report(struct effects *ret, enum report what, unsigned generation, unsigned value)
@@ -228,6 +229,8 @@ static int on_exited(struct service *s, struct generation *g, struct worker *w,
 		reason = REASON_EXITED_BEFORE_READY;
 	if (rollout_depends_on(s, g) && !w->retiring)
 		rollout_fail(s, reason, w->index, now, ret);
+	if (recycle_spare_failed(s, g, reason, w->index))
+		w->retiring = true;
 	/* A rescue that cannot even be started ends there. */
 	if (failed && w->retiring)
 		w->rescues = UINT32_MAX / 2;
@@ -273,6 +276,7 @@ static void on_time(struct service *s, uint64_t now, struct effects *ret)
 		if (g->state == GENERATION_WARM && g->warm_until_usec <= now)
 			generation_retire(g, REASON_REPLACED, false, now, ret);
 	}
+	rollout_verify_tick(s, now, ret);
 }
 
 static int on_worker(struct service *s, struct generation *g, struct worker *w,
@@ -306,6 +310,9 @@ static int on_worker(struct service *s, struct generation *g, struct worker *w,
 			(event->value != 0 && event->value != COUNT_UNKNOWN))
 			return 0;
 		return generation_worker_event(g, w, WORKER_ON_IDLE, now, ret);
+	case EVENT_RECYCLE:
+		recycle_request(s, g, w, event->reason);
+		return 0;
 	case EVENT_EXTEND_READY_TIMEOUT:
 		if (w->state == WORKER_STARTING || w->state == WORKER_DRAINING)
 			w->deadline_usec =
@@ -322,7 +329,6 @@ static int on_worker(struct service *s, struct generation *g, struct worker *w,
 	case EVENT_SCALE:
 	case EVENT_VERIFIED:
 	case EVENT_VERIFY_FAILED:
-	case EVENT_RECYCLE:
 	case EVENT_LANE_FAILED:
 	case EVENT_TIME:
 		break;
@@ -330,18 +336,28 @@ static int on_worker(struct service *s, struct generation *g, struct worker *w,
 	return -EPROTO;
 }
 
+/* What the world says of a whole generation. */
 static int on_world(
 	struct service *s, const struct service_event *event, uint64_t now, struct effects *ret)
 {
-	struct generation *g;
+	struct generation *g = service_generation(s, event->generation);
+	bool verified = event->kind == EVENT_VERIFIED;
 
 	if (event->kind == EVENT_TIME) {
 		on_time(s, now, ret);
 		return 0;
 	}
-	g = service_generation(s, event->generation);
+	if (verified || event->kind == EVENT_VERIFY_FAILED) {
+		/* That of another run than the present one comes too late. */
+		rollout_verify_result(s, event->generation, event->value, verified, now, ret);
+		return 0;
+	}
 	if (event->kind != EVENT_LANE_FAILED)
 		return -EPROTO;
+	if (g && recycle_spare_failed(s, g, REASON_LANE_FAILED, s->recycle.spare)) {
+		g->workers[s->recycle.spare].retiring = true;
+		return 0;
+	}
 	if (!g || !rollout_is_open(&s->rollout) || s->rollout.to != g->number)
 		return -ESRCH;
 	if (s->rollout.from == 0)
@@ -363,7 +379,7 @@ int service_step(
 	struct service *s, const struct service_event *event, uint64_t now, struct effects *ret)
 {
 	struct generation *g;
-	size_t workers = 0;
+	size_t workers = 1; /* a spare */
 	int r;
 
 	for (size_t i = 0; i < s->n_generations; i++)
@@ -371,7 +387,7 @@ int service_step(
 	if (event->kind == EVENT_UPGRADE)
 		workers += event->spec->policy.workers;
 	if (event->kind == EVENT_SCALE)
-		workers += event->value;
+		workers += 2 * event->value; /* a warm one as well */
 	/* No worker changes state more than a few times in a step, each time with a few effects. */
 	r = effects_reserve(ret, 64 + 24 * workers);
 	if (r < 0)
@@ -389,21 +405,19 @@ int service_step(
 	if (r != 0)
 		return r;
 	rollout_advance(s, now, ret);
+	/* A successor is started before anybody could think that nobody is left. */
+	recycle_advance(s, now, ret);
 	collect(s, now, ret);
 	/* What was collected may be the room a rollout waited for. */
 	rollout_advance(s, now, ret);
+	recycle_advance(s, now, ret);
 	return 0;
 }
 
 uint64_t service_next_deadline(const struct service *s)
 {
-	const struct generation *from = service_generation(s, s->rollout.from);
-	uint64_t next = s->rollout.phase == ROLLOUT_SOAKING && !s->rollout.paused
-				? s->rollout.deadline_usec
-				: USEC_INFINITY;
+	uint64_t next = MIN(rollout_next_deadline(s), recycle_next_deadline(s));
 
-	if (s->rollout.phase == ROLLOUT_SETTLING && from && from->state == GENERATION_WARM)
-		next = MIN(next, from->zero_since_usec + from->policy.drain.settle_usec);
 	for (size_t i = 0; i < s->n_generations; i++)
 		next = MIN(next, generation_next_deadline(s->generations[i]));
 	return next;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "core/generation.h"
+#include "core/recycle.h"
 #include "core/rollout.h"
 
 enum service_event_kind {
@@ -87,6 +88,7 @@ struct service {
 	unsigned queue_lane;	  /* where new connections wait while no generation has a share */
 	uint64_t queue_listeners; /* those that have sockets there */
 	struct rollout rollout;
+	struct recycle recycle;
 };
 
 void service_init(struct service *s);

@@ -51,6 +51,7 @@ static int on_upgrade(
 		generation_free(g);
 		return r;
 	}
+	recycle_yield(s, now, ret);
 	if (open)
 		rollout_fail(s, REASON_SUPERSEDED, NO_WORKER, now, ret);
 	else
@@ -100,6 +101,10 @@ static int on_rollback(
 	if (!to || to == from || !from || !generation_can_return(to) ||
 		(to->state != GENERATION_WARM && to->state != GENERATION_RETIRING))
 		return SERVICE_E_NOT_ALIVE;
+	/* First of all: who comes from now on is served by the generation we go back to. */
+	effects_add(
+		ret, (struct effect){
+			     .kind = EFFECT_STEER, .generation = to->number, .worker = NO_WORKER});
 	rollout_cancel(s, REASON_ROLLED_BACK, ret);
 	r->id++;
 	r->from = from->number;
@@ -116,47 +121,60 @@ static int on_rollback(
 	service_keep_queue(s, to);
 	generation_set_weight(to, SHARE_MAX, now);
 	generation_set_weight(from, 0, now);
-	effects_add(
-		ret, (struct effect){
-			     .kind = EFFECT_STEER, .generation = to->number, .worker = NO_WORKER});
 	generation_unretire(to, now, ret);
 	service_report(ret, REPORT_GENERATION_SERVING, to->number, 0);
 	generation_retire(from, REASON_ROLLED_BACK, false, now, ret);
 	return 0;
 }
 
-static int on_scale(struct service *s, unsigned n, uint64_t now, struct effects *ret)
+static void scale(
+	struct service *s, struct generation *g, unsigned n, uint64_t now, struct effects *ret)
 {
-	struct generation *g = service_generation(s, s->current);
-	int r;
+	unsigned first = g->wanted;
 
-	if (!g || s->stopping)
-		return SERVICE_E_NOT_RUNNING;
-	if (rollout_is_open(&s->rollout))
-		return SERVICE_E_ROLLOUT_IN_PROGRESS;
-	if (n > g->wanted) {
-		unsigned first = g->wanted;
-		r = generation_grow(g, n);
-		if (r < 0)
-			return r;
+	g->wanted = n;
+	if (n > first) {
 		effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
 					 .generation = g->number,
 					 .worker = NO_WORKER,
 					 .value = g->lane});
-		for (unsigned i = first; i < n; i++) {
-			g->workers[i].retiring = g->workers[i].owes_settle = false;
-			g->workers[i].rescues = 0;
-		}
 		generation_unretire(g, now, ret);
 	}
-	g->wanted = n;
 	for (unsigned i = n; i < g->n_workers; i++)
-		if (!g->workers[i].retiring)
+		if (!g->workers[i].retiring && !recycle_needs(s, g, &g->workers[i]))
 			generation_retire_worker(g, &g->workers[i], false, now, ret);
 	effects_add(
 		ret, (struct effect){
 			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});
-	service_report(ret, REPORT_SCALED, g->number, n);
+}
+
+/* A warm generation is scaled too: who goes back to it needs as many workers there. */
+static int on_scale(struct service *s, unsigned n, uint64_t now, struct effects *ret)
+{
+	struct generation *current = service_generation(s, s->current);
+	int r;
+
+	if (!current || s->stopping)
+		return SERVICE_E_NOT_RUNNING;
+	if (rollout_is_open(&s->rollout))
+		return SERVICE_E_ROLLOUT_IN_PROGRESS;
+	for (size_t i = 0; i < s->n_generations; i++) {
+		struct generation *g = s->generations[i];
+		unsigned wanted = g->wanted;
+
+		if (g != current && g->state != GENERATION_WARM)
+			continue;
+		r = generation_grow(g, n);
+		g->wanted = wanted;
+		if (r < 0)
+			return r;
+	}
+	recycle_scale(s, n, now, ret);
+	scale(s, current, n, now, ret);
+	for (size_t i = 0; i < s->n_generations; i++)
+		if (s->generations[i]->state == GENERATION_WARM)
+			scale(s, s->generations[i], n, now, ret);
+	service_report(ret, REPORT_SCALED, current->number, n);
 	return 0;
 }
 

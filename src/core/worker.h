@@ -18,6 +18,7 @@
 #pragma once
 
 #include "core/backoff.h"
+#include "core/effect.h"
 
 #define WORKER_STATE_LIST(X)                                                                       \
 	X(STOPPED, "stopped")                                                                      \
@@ -100,7 +101,10 @@ struct worker {
 	unsigned restarts; /* respawns in this generation */
 	unsigned rescues;  /* respawns while retiring, for the sake of its queue */
 	struct backoff backoff;
-	uint64_t since_usec;	/* in this state */
+	uint64_t since_usec; /* in this state */
+	uint64_t ready_usec; /* when the present process became ready, if it did */
+	enum reason
+		recycle; /* the present process is to be replaced: why; REASON_NONE: it is not */
 	uint64_t deadline_usec; /* of this state; USEC_INFINITY: none */
 	uint64_t poll_usec;	/* next look at queue or connections; USEC_INFINITY: none */
 	uint64_t backoff_usec;	/* set before EXIT_BACKOFF: how long */

@@ -134,6 +134,16 @@ static char *worker_recycled(const struct scene *c)
 		reason_to_string(c->e->reason));
 }
 
+static char *recycle_failed(const struct scene *c)
+{
+	char span[REPORT_SPAN_MAX];
+
+	return xasprintf("%s: generation %u: the worker that was to stand in for one that is "
+			 "recycled %s; the others go on, tried again in %s",
+		GENERATION(c), reason_to_string(c->e->reason),
+		report_span(c->e->value * USEC_PER_SEC, span));
+}
+
 static char *queue_abandoned(const struct scene *c)
 {
 	char span[REPORT_SPAN_MAX];
@@ -347,6 +357,7 @@ static const struct {
 	[REPORT_WORKER_KILLED] =       {LOG_WARNING, worker_killed},
 	[REPORT_WORKER_GONE] =         {LOG_INFO,    worker_gone},
 	[REPORT_WORKER_RECYCLED] =     {LOG_INFO,    worker_recycled},
+	[REPORT_RECYCLE_FAILED] =      {LOG_WARNING, recycle_failed},
 	[REPORT_QUEUE_ABANDONED] =     {LOG_WARNING, queue_abandoned},
 	[REPORT_GENERATION_STARTING] = {LOG_INFO,    generation_starting},
 	[REPORT_GENERATION_SERVING] =  {LOG_NOTICE,  generation_serving},

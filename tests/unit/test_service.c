@@ -341,7 +341,7 @@ static const struct story_text stories[] = {
 	 " generation) #rollout-promoted 2 #generation-serving 2\n"
 	 "> time 0.5\n"
 	 "> rollback 1\n"
-	 " #rollout-ended 2 (done) steer[1=10000] watch 1.0 watch 1.1 #generation-serving 1"
+	 " steer[1=10000] #rollout-ended 2 (done) watch 1.0 watch 1.1 #generation-serving 1"
 	 " #generation-draining 2 (rolled back on request)\n"
 	 "> time 1.1\n"
 	 " queue? 2.0 queue? 2.1 #rollout-ended 1 (done) connections? 2.0 connections? 2.1"
@@ -409,7 +409,7 @@ static const struct story_text stories[] = {
 	 " refused: not alive\n"
 	 "> ready 1.0\n"
 	 "> rollback 1\n"
-	 " #rollout-ended 2 (done) steer[1=10000] #generation-serving 1 #generation-draining 2"
+	 " steer[1=10000] #rollout-ended 2 (done) #generation-serving 1 #generation-draining 2"
 	 " (rolled back on request)\n"},
 	{"one warm generation",
 	 "> serving soak=0 workers=1\n"

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/recycle.h"
+
+#include "core/service.h"
+
+/* Between tries after a spare that did not get ready: twice as long each time. */
+#define RETRY_FIRST_USEC (30 * USEC_PER_SEC)
+#define RETRY_MOST_USEC (3600 * USEC_PER_SEC)
+
+static uint64_t later(uint64_t now, uint64_t wait)
+{
+	return wait >= USEC_INFINITY - now ? USEC_INFINITY : now + wait;
+}
+
+/* Evenly spread, the same for the same worker each time. */
+static uint64_t hash(uint64_t generation, uint64_t worker, uint64_t restarts)
+{
+	uint64_t z = generation << 42 ^ worker << 21 ^ restarts;
+
+	z += UINT64_C(0x9e3779b97f4a7c15);
+	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+	return z ^ (z >> 31);
+}
+
+uint64_t recycle_age_deadline(const struct generation *g, const struct worker *w)
+{
+	uint64_t after = g->policy.recycle_after_usec;
+
+	if (after == 0 || w->state != WORKER_READY)
+		return USEC_INFINITY;
+	return later(
+		w->ready_usec, after - hash(g->number, w->index, w->restarts) % (after / 10 + 1));
+}
+
+/* When that worker is to be replaced: 0: it was asked for. */
+static uint64_t due(const struct generation *g, const struct worker *w)
+{
+	if (w->state != WORKER_READY)
+		return USEC_INFINITY;
+	return w->recycle != REASON_NONE ? 0 : recycle_age_deadline(g, w);
+}
+
+/* Who is replaced first, or NULL without workers. */
+static struct worker *first_due(const struct generation *g, uint64_t *ret_due)
+{
+	struct worker *first = NULL;
+
+	*ret_due = USEC_INFINITY;
+	for (unsigned i = 0; i < g->wanted; i++) {
+		uint64_t at = due(g, &g->workers[i]);
+
+		if (first && at >= *ret_due)
+			continue;
+		first = &g->workers[i];
+		*ret_due = at;
+	}
+	return first;
+}
+
+/* The generation whose workers may be recycled now, or NULL. */
+static struct generation *candidate(const struct service *s)
+{
+	struct generation *g = service_generation(s, s->current);
+
+	return g && g->state == GENERATION_SERVING && !s->stopping &&
+			       s->rollout.phase == ROLLOUT_NONE && g->n_workers == g->wanted
+		       ? g
+		       : NULL;
+}
+
+static struct worker *spare_of(const struct recycle *r, const struct generation *g)
+{
+	return r->spare < g->n_workers ? &g->workers[r->spare] : NULL;
+}
+
+/* Whoever waits in its queue is served first. */
+static void retire_spare(
+	struct recycle *r, struct generation *g, bool at_once, uint64_t now, struct effects *ret)
+{
+	struct worker *spare = spare_of(r, g);
+
+	r->phase = RECYCLE_NONE;
+	if (spare)
+		generation_retire_worker(g, spare, at_once, now, ret);
+}
+
+static bool begin(struct service *s, uint64_t now, struct effects *ret)
+{
+	struct recycle *r = &s->recycle;
+	struct generation *g = candidate(s);
+	unsigned wanted;
+	uint64_t at;
+
+	if (!g || now < r->retry_usec || !first_due(g, &at) || at > now)
+		return false;
+	wanted = g->wanted;
+	if (generation_grow(g, wanted + 1) < 0) {
+		r->retry_usec = later(now, RETRY_FIRST_USEC);
+		return false;
+	}
+	g->wanted = wanted;
+	r->phase = RECYCLE_SPARE;
+	r->generation = g->number;
+	r->spare = r->worker = wanted;
+	r->reason = REASON_NOT_READY_IN_TIME;
+	effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
+				 .generation = g->number,
+				 .worker = NO_WORKER,
+				 .value = g->lane});
+	(void)generation_worker_event(g, &g->workers[wanted], WORKER_ON_START, now, ret);
+	return true;
+}
+
+/* The spare has not got ready: another time. */
+static void fail(struct service *s, struct generation *g, uint64_t now, struct effects *ret)
+{
+	struct recycle *r = &s->recycle;
+	unsigned doublings = MIN(r->failures, 7U);
+	uint64_t wait = MIN(RETRY_FIRST_USEC << doublings, RETRY_MOST_USEC);
+
+	r->failures++;
+	r->retry_usec = later(now, wait);
+	effects_add(ret, (struct effect){.kind = EFFECT_REPORT,
+				 .report = REPORT_RECYCLE_FAILED,
+				 .reason = r->reason,
+				 .generation = g->number,
+				 .worker = NO_WORKER,
+				 .value = (unsigned)(wait / USEC_PER_SEC)});
+	/* It never had a share. */
+	retire_spare(r, g, true, now, ret);
+}
+
+/* With a spare that is ready: the next one that is due leaves, or the spare does. */
+static bool go_on(struct service *s, struct generation *g, uint64_t now, struct effects *ret)
+{
+	struct recycle *r = &s->recycle;
+	const struct worker *spare = spare_of(r, g);
+	uint64_t at;
+	struct worker *w = first_due(g, &at);
+
+	if (!w || at > now || !spare || spare->state != WORKER_READY) {
+		retire_spare(r, g, false, now, ret);
+		return true;
+	}
+	r->phase = RECYCLE_LEAVING;
+	r->worker = w->index;
+	effects_add(ret, (struct effect){.kind = EFFECT_REPORT,
+				 .report = REPORT_WORKER_RECYCLED,
+				 .reason = w->recycle != REASON_NONE ? w->recycle : REASON_TOO_OLD,
+				 .generation = g->number,
+				 .worker = w->index});
+	generation_retire_worker(g, w, false, now, ret);
+	return true;
+}
+
+/* Is the worker that was to leave as it was, or of no further concern? One that ended by its own
+ * will and is not to be started again does not come back. */
+static bool is_back(const struct recycle *r, const struct generation *g)
+{
+	return r->worker >= g->wanted || g->workers[r->worker].state == WORKER_READY ||
+	       g->workers[r->worker].state == WORKER_STOPPED;
+}
+
+static bool advance_once(struct service *s, uint64_t now, struct effects *ret)
+{
+	struct recycle *r = &s->recycle;
+	struct generation *g = service_generation(s, r->generation);
+	struct worker *w;
+
+	if (r->phase == RECYCLE_NONE)
+		return begin(s, now, ret);
+	if (!g || g->state == GENERATION_RETIRING || g->state == GENERATION_PARKED) {
+		/* All of its workers leave. */
+		r->phase = RECYCLE_NONE;
+		return true;
+	}
+	if (g->state != GENERATION_SERVING) {
+		retire_spare(r, g, false, now, ret);
+		return true;
+	}
+	switch (r->phase) {
+	case RECYCLE_NONE:
+		return false;
+	case RECYCLE_SPARE:
+		w = spare_of(r, g);
+		if (w && w->state == WORKER_STARTING && !w->retiring)
+			return false;
+		if (!w || w->state != WORKER_READY) {
+			fail(s, g, now, ret);
+			return true;
+		}
+		r->failures = 0;
+		return go_on(s, g, now, ret);
+	case RECYCLE_LEAVING:
+		w = &g->workers[r->worker];
+		if (w->state != WORKER_STOPPED)
+			return false;
+		r->phase = RECYCLE_RETURNING;
+		w->retiring = w->owes_settle = false;
+		w->rescues = 0;
+		(void)generation_worker_event(g, w, WORKER_ON_START, now, ret);
+		return true;
+	case RECYCLE_RETURNING:
+		return is_back(r, g) && go_on(s, g, now, ret);
+	case RECYCLE_ENDING:
+		if (!is_back(r, g))
+			return false;
+		retire_spare(r, g, false, now, ret);
+		return true;
+	}
+	return false;
+}
+
+void recycle_advance(struct service *s, uint64_t now, struct effects *ret)
+{
+	while (advance_once(s, now, ret))
+		;
+}
+
+uint64_t recycle_next_deadline(const struct service *s)
+{
+	const struct generation *g = candidate(s);
+	uint64_t at;
+
+	if (s->recycle.phase != RECYCLE_NONE || !g || !first_due(g, &at) || at == USEC_INFINITY)
+		return USEC_INFINITY;
+	return MAX(at, s->recycle.retry_usec);
+}
+
+void recycle_request(
+	struct service *s, const struct generation *g, struct worker *w, enum reason reason)
+{
+	if (g->number == s->current && g->state == GENERATION_SERVING && w->index < g->wanted &&
+		w->state == WORKER_READY)
+		w->recycle = reason != REASON_NONE ? reason : REASON_TOO_BIG;
+}
+
+void recycle_yield(struct service *s, uint64_t now, struct effects *ret)
+{
+	struct recycle *r = &s->recycle;
+	struct generation *g = service_generation(s, r->generation);
+
+	if (r->phase == RECYCLE_NONE || r->phase == RECYCLE_ENDING || !g)
+		return;
+	if (r->phase == RECYCLE_SPARE) {
+		retire_spare(r, g, true, now, ret);
+		return;
+	}
+	if (r->phase == RECYCLE_LEAVING)
+		generation_unretire_worker(g, &g->workers[r->worker], now, ret);
+	r->phase = RECYCLE_ENDING;
+}
+
+void recycle_scale(struct service *s, unsigned n, uint64_t now, struct effects *ret)
+{
+	struct recycle *r = &s->recycle;
+
+	if (r->spare < n)
+		r->phase = RECYCLE_NONE;
+	else
+		recycle_yield(s, now, ret);
+}
+
+bool recycle_needs(const struct service *s, const struct generation *g, const struct worker *w)
+{
+	const struct recycle *r = &s->recycle;
+
+	/* Who is scaled away itself does not come back. */
+	return r->phase == RECYCLE_ENDING && r->generation == g->number && r->spare == w->index &&
+	       r->worker < g->wanted;
+}
+
+bool recycle_spare_failed(
+	struct service *s, const struct generation *g, enum reason reason, unsigned worker)
+{
+	struct recycle *r = &s->recycle;
+
+	if (r->phase != RECYCLE_SPARE || r->generation != g->number || r->spare != worker)
+		return false;
+	r->reason = reason;
+	return true;
+}
