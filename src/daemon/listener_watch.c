@@ -291,6 +291,19 @@ static void used_slots(const struct listener *l, unsigned *ret, size_t n_lanes)
 	}
 }
 
+/* A worker that a later step of the rollout starts: its socket has had no share yet. */
+static bool is_not_started(const struct listener *l, unsigned lane, unsigned slot)
+{
+	const struct service *core = &l->service->core;
+	const struct generation *to = service_generation(core, core->rollout.to);
+
+	return to && to->lane == lane && rollout_is_open(&core->rollout) &&
+	       core->rollout.from != 0 && !core->rollout.took_over &&
+	       to->policy.strategy != STRATEGY_RECREATE && slot > 0 && slot < to->n_workers &&
+	       to->workers[slot].state == WORKER_STOPPED && !to->workers[slot].was_ready &&
+	       to->workers[slot].restarts == 0 && listener_lane_is_per_worker(l, lane);
+}
+
 void listener_watch_idle(struct listener *l)
 {
 	unsigned used[ARRAY_SIZE(l->per_worker_lanes)];
@@ -299,7 +312,7 @@ void listener_watch_idle(struct listener *l)
 	for (size_t i = 0; i < l->n_watches; i++) {
 		const struct listener_watch *w = l->watches[i];
 		bool idle = l->kind == LISTENER_GROUP && w->lane < ARRAY_SIZE(used) &&
-			    w->slot >= used[w->lane];
+			    (w->slot >= used[w->lane] || is_not_started(l, w->lane, w->slot));
 		uint32_t now = 0, want = idle ? EPOLLIN : 0;
 
 		if (sd_event_source_get_io_events(w->source, &now) >= 0 && now != want)

@@ -472,7 +472,9 @@ static int step(struct manager_service *s, const struct service_event *e)
 	if (effects.n > 0)
 		update_preview(s);
 	connections_done(&round.connections);
-	if (round.steer)
+	/* Whoever asks for something may rely on the shares that are said to be: a worker can have
+	 * taken the program away. */
+	if (round.steer || (r == 0 && e->kind <= EVENT_SCALE))
 		manager_service_steer(s);
 	else if (effects.n > 0)
 		for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)

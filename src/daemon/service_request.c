@@ -3,6 +3,7 @@
  * done before anything is changed. */
 #include "daemon/log.h"
 #include "daemon/manager.h"
+#include "daemon/verify.h"
 #include "daemon/worker_process.h"
 
 const char *service_refusal_to_string(int r)
@@ -88,6 +89,7 @@ struct manager_service *manager_service_free(struct manager_service *s)
 	if (!s)
 		return NULL;
 	followers_free(s);
+	verify_stop(s);
 	for (size_t i = 0; i < s->n_generations; i++) {
 		struct manager_generation *g = s->generations[i];
 		for (unsigned k = 0; k < g->n_workers; k++)
@@ -348,6 +350,11 @@ static void adopt_snapshot(struct manager_service *s, unsigned generation)
 	adopt_config_for_now(s, copy);
 }
 
+static bool asks_for_shares(const struct request_options *o)
+{
+	return o->steps || o->pause_at > 0 || (o->strategy && *o->strategy == STRATEGY_CANARY);
+}
+
 static int upgrade_from(struct manager_service *s, const struct service_config *config,
 	struct snapshot *snapshot, const struct request_options *o, struct error *ret_error)
 {
@@ -367,6 +374,15 @@ static int upgrade_from(struct manager_service *s, const struct service_config *
 		goto out;
 	fill_policy(s, copy, spec.listeners, &spec.policy);
 	apply_options(&spec, o);
+	if (asks_for_shares(o) && !spec.policy.steered) {
+		manager_service_drop_unused_listeners(s);
+		r = error_set(ret_error, -EINVAL,
+			"%s: a share of the connections (canary, steps, a pause at a share) needs a "
+			"TCP listener with steering: on a queue that both generations share, the "
+			"programs decide who accepts; use another strategy",
+			s->name);
+		goto out;
+	}
 	r = submit(s, &spec, snapshot, o->requested_by);
 	if (r == 0) {
 		/* The same workers anew say nothing about what the service shall be. */
