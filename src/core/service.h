@@ -100,6 +100,25 @@ void service_done(struct service *s);
 int service_step(struct service *s, const struct service_event *event, uint64_t now_usec,
 	struct effects *ret);
 
+/* Go on with machines that another process drove until it died (service_resume.c): they are as they
+ * were when their last step was written down, before anything of it was done. What that step and
+ * earlier ones asked for is asked for again, as far as it can be seen from the state; whoever
+ * applies effects must take those that were done already. The rules:
+ *   - nothing that came due while nobody was there is held against anybody: deadlines of workers
+ *     begin anew, and a step of a rollout soaks (and is verified) anew;
+ *   - a rollout goes on where it was; what happened to its workers meanwhile is told by the usual
+ *     events, and fails it or not as it always does;
+ *   - workers that are STARTING are watched anew; DRAINING ones get the drain signal (again: the
+ *     caller knows whether it was sent), ESCALATED ones SIGTERM, KILLED ones SIGKILL when
+ *     kill_after has passed;
+ *   - lanes of all generations are prepared again, and steering is attached.
+ * EFFECT_SPAWN is never asked for: the caller knows which processes there are, and starts those
+ * that are missing. Send EVENT_TIME afterwards. 0 or -ENOMEM (nothing changed). */
+int service_resume(struct service *s, uint64_t now_usec, struct effects *ret);
+/* Could the machines have come to be like that? For what was read from outside: service_step()
+ * works on what is valid. */
+bool service_is_valid(const struct service *s);
+
 /* When EVENT_TIME is due; USEC_INFINITY: nothing waits. */
 uint64_t service_next_deadline(const struct service *s);
 enum service_state service_state(const struct service *s);

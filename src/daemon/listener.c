@@ -2,10 +2,11 @@
 /* Lanes in the flesh. The order of the array is the order of listen(2); we keep it in struct lanes
  * and never let a program name an index that is not there, because the kernel would then choose
  * among all members, idle lanes included. */
-#include "daemon/listener.h"
+#include "daemon/listener_internal.h"
 
 #include "daemon/log.h"
 #include "daemon/manager.h"
+#include "daemon/state_save.h"
 #include "sys/listen.h"
 #include "sys/process.h"
 #include "sys/sockdiag.h"
@@ -108,7 +109,7 @@ static int bind_error(const struct listener *l, int r, struct error *ret_error)
 		address ? address : "?", strerror(-r), holder ? holder : "", hint);
 }
 
-static int keep_socket(struct listener *l, unsigned lane, unsigned slot, int *fd)
+int listener_keep_socket_take(struct listener *l, unsigned lane, unsigned slot, int *fd)
 {
 	int r = lanes_append(&l->lanes, lane, slot, *fd);
 
@@ -119,6 +120,8 @@ static int keep_socket(struct listener *l, unsigned lane, unsigned slot, int *fd
 		(void)lanes_remove(&l->lanes, lane, slot, NULL);
 		return r;
 	}
+	(void)store_add(l->service->manager->store, STORED_LISTENER, *fd);
+	l->changed = true;
 	*fd = -1;
 	return 0;
 }
@@ -134,7 +137,7 @@ static int add_member(struct listener *l, unsigned lane, unsigned slot)
 	if (fd < 0)
 		return fd;
 	r = listen_start(fd, o.backlog);
-	return r < 0 ? r : keep_socket(l, lane, slot, &fd);
+	return r < 0 ? r : listener_keep_socket_take(l, lane, slot, &fd);
 }
 
 static unsigned slots_at_start(const struct listener *l)
@@ -160,7 +163,7 @@ static int open_group(struct listener *l, unsigned lane)
 		return fd;
 	r = listen_start(fd, o.backlog);
 	if (r >= 0)
-		r = keep_socket(l, lane, 0, &fd);
+		r = listener_keep_socket_take(l, lane, 0, &fd);
 	for (unsigned slot = 1; r >= 0 && slot < slots_at_start(l); slot++)
 		r = add_member(l, lane, slot);
 	for (unsigned other = 0; r >= 0 && other < LANES_AT_START; other++)
@@ -199,10 +202,10 @@ static int open_held(struct listener *l, struct error *ret_error)
 			return fd;
 		r = listen_start(fd, o.backlog);
 	}
-	return r < 0 ? r : keep_socket(l, 0, 0, &fd);
+	return r < 0 ? r : listener_keep_socket_take(l, 0, 0, &fd);
 }
 
-static void choose_kind(struct listener *l, bool may_group)
+void listener_choose_kind(struct listener *l, bool may_group)
 {
 	l->kind = LISTENER_HELD;
 	if (address_is_unix(&l->config.address))
@@ -235,7 +238,7 @@ int listener_open(struct manager_service *s, const struct listener_config *c, un
 	l->service = s;
 	l->id = id;
 	l->hangups_fd = -1;
-	choose_kind(l, may_group);
+	listener_choose_kind(l, may_group);
 	r = l->kind == LISTENER_GROUP ? open_group(l, lane) : open_held(l, &detail);
 	if (r < 0) {
 		if (detail.code)
@@ -253,14 +256,24 @@ int listener_open(struct manager_service *s, const struct listener_config *c, un
 
 struct listener *listener_close(struct listener *l)
 {
+	struct store *store;
+	bool detached;
+
 	if (!l)
 		return NULL;
+	store = l->service->manager->store;
+	detached = l->service->manager->detached;
 	/* While the socket is open no other can have its inode number. */
-	if (l->ino != 0)
+	if (l->ino != 0 && !detached)
 		(void)listen_unlink(&l->config.address, l->dev, l->ino);
 	for (size_t i = 0; i < l->lanes.n; i++) {
 		int fd = l->lanes.sockets[i].fd;
 		listener_watch_drop(l, fd);
+		if (detached) {
+			close_fd(fd);
+			continue;
+		}
+		store_drop(store, fd);
 		/* Whoever still holds it loses it too: a descriptor left behind would keep
 		 * swallowing its share. */
 		if (address_is_unix(&l->config.address))
@@ -268,6 +281,9 @@ struct listener *listener_close(struct listener *l)
 		else
 			listen_shutdown_take(&fd);
 	}
+	/* The address is free when this is over, also for us. */
+	if (l->lanes.n > 0 && !detached)
+		store_barrier(store);
 	lanes_done(&l->lanes);
 	close_fd(l->hangups_fd);
 	free(l->watches);
@@ -309,12 +325,20 @@ static void remove_socket(struct listener *l, unsigned lane, unsigned slot)
 		return;
 	fd = socket->fd;
 	listener_watch_drop(l, fd);
+	store_drop(l->service->manager->store, fd);
 	listen_shutdown_take(&fd);
+	/* A datagram socket keeps its place until the keeper has closed it as well. */
+	if (l->config.address.kind == ADDRESS_UDP)
+		store_barrier(l->service->manager->store);
 	(void)lanes_remove(&l->lanes, lane, slot, NULL);
+	/* Of two that left nobody could tell later which one was first. */
+	l->changed = true;
+	state_save_service(l->service);
 }
 
 static void rename_lane(struct listener *l, unsigned from, unsigned to)
 {
+	l->changed = true;
 	for (size_t i = 0; i < l->lanes.n; i++)
 		if (l->lanes.sockets[i].lane == from)
 			l->lanes.sockets[i].lane = to;
@@ -340,6 +364,7 @@ static int replace_sockets(struct listener *l, unsigned lane)
 		rename_lane(l, LANE_DISCARDED, lane);
 		return r;
 	}
+	state_save_service(l->service);
 	while (n-- > 0)
 		remove_socket(l, LANE_DISCARDED, n);
 	return 0;
@@ -353,6 +378,7 @@ int listener_prepare_lane(struct listener *l, unsigned lane, unsigned n_workers,
 
 	if (lane >= ARRAY_SIZE(l->dirty_lanes))
 		return bind_error(l, -ERANGE, ret_error);
+	l->changed |= l->per_worker_lanes[lane] != per_worker || l->dirty_lanes[lane];
 	l->per_worker_lanes[lane] = per_worker;
 	/* With a share there may be connections in its queues. */
 	if (l->dirty_lanes[lane] && !lane_has_share(l, lane)) {
@@ -373,7 +399,7 @@ int listener_prepare_lane(struct listener *l, unsigned lane, unsigned n_workers,
 void listener_taint_lane(struct listener *l, unsigned lane)
 {
 	if (lane < ARRAY_SIZE(l->dirty_lanes))
-		l->dirty_lanes[lane] = true;
+		l->dirty_lanes[lane] = l->changed = true;
 }
 
 unsigned listener_queue(const struct listener *l, unsigned lane, unsigned slot)
@@ -402,5 +428,6 @@ void listener_update(struct listener *l, const struct listener_config *c)
 	copy.place.file = NULL;
 	listener_config_done(&l->config);
 	l->config = copy;
+	l->changed = true;
 	listener_mend(l);
 }

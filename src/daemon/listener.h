@@ -53,6 +53,7 @@ struct listener {
 	 */
 	bool per_worker_lanes[CONFIG_GENERATIONS_MAX + 2];
 	bool steer_failed;    /* reported already */
+	bool changed;	      /* since it was saved */
 	uint64_t warned_usec; /* the last warning of a kind that could come often */
 };
 

@@ -7,6 +7,7 @@
 #include "daemon/listener.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
+#include "daemon/state_save.h"
 #include "sys/listen.h"
 
 #define WARN_EVERY_USEC (60 * USEC_PER_SEC)
@@ -44,7 +45,10 @@ static int replace_unix(struct listener *l)
 		return r;
 	}
 	listener_watch_drop(l, old);
+	store_drop(l->service->manager->store, old);
 	close_fd(old);
+	(void)store_add(l->service->manager->store, STORED_LISTENER, fd);
+	l->changed = true;
 	l->lanes.sockets[0].fd = fd;
 	(void)listen_path_identity(&l->config.address, &l->dev, &l->ino);
 	log_error("%s: a worker shut the socket of listener %s down for everybody; bound anew, its "
@@ -80,6 +84,8 @@ static int revive(struct listener *l, int fd)
 		return r;
 	/* It left the array when it was shut down, and is now its last member. */
 	(void)lanes_relisten(&l->lanes, lane, slot);
+	l->changed = true;
+	state_save_service(l->service);
 	listener_steer(l);
 	warn_of_shutdown(l);
 	return 0;
@@ -125,10 +131,13 @@ static void revive_fallen(struct listener *l)
 			l->service->name, l->config.name, strerror(-r));
 		/* Its place is made anew when the lane is prepared the next time. */
 		listener_watch_drop(l, fallen[i].fd);
+		store_drop(l->service->manager->store, fallen[i].fd);
 		close_fd(fallen[i].fd);
 	}
 	if (n == 0)
 		return;
+	l->changed = true;
+	state_save_service(l->service);
 	listener_steer(l);
 	warn_of_shutdown(l);
 }

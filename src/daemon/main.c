@@ -5,8 +5,9 @@
 
 #include "daemon/config_yaml.h"
 #include "daemon/log.h"
-#include "daemon/run.h"
 #include "daemon/manager.h"
+#include "daemon/restore.h"
+#include "daemon/run.h"
 
 #define DEFAULT_FILE TENURED_SYSCONFDIR "/tenured/tenured.yaml"
 
@@ -191,5 +192,9 @@ int main(int argc, char *argv[])
 		return EXIT_USAGE;
 	}
 	status = read_file(path, path, &config);
+	if (status != EXIT_SUCCESS && restore_is_possible()) {
+		log_warning("%s cannot be used; what runs goes on as it was configured", path);
+		status = EXIT_SUCCESS;
+	}
 	return status == EXIT_SUCCESS ? serve(config, path, socket) : status;
 }

@@ -4,15 +4,19 @@
 
 #include <malloc.h>
 #include <signal.h>
+#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
+#include "daemon/fault.h"
 #include "daemon/log.h"
 #include "daemon/output.h"
 #include "daemon/ready.h"
+#include "daemon/restore.h"
+#include "daemon/state_save.h"
 #include "daemon/strays.h"
 #include "daemon/worker_process.h"
 #include "sys/listen.h"
@@ -106,6 +110,11 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si,
 	case SIGUSR2:
 		upgrade_all(m);
 		break;
+	case SIGTERM:
+		if (m->stopping || m->config->on_terminate != ON_TERMINATE_DETACH ||
+			!manager_detach(m))
+			manager_stop(m);
+		break;
 	default:
 		manager_stop(m);
 		break;
@@ -181,6 +190,7 @@ static int on_tidy(sd_event_source *source, void *userdata)
 			continue;
 		}
 		log_notice("%s: removed", s->name);
+		manager_changed(m);
 		manager_service_free(s);
 		memmove(&m->services[i], &m->services[i + 1], (m->n_services - i - 1) * sizeof(s));
 		m->n_services--;
@@ -196,6 +206,21 @@ void manager_check_stopped(struct manager *m)
 {
 	if (m->tidy)
 		(void)sd_event_source_set_enabled(m->tidy, SD_EVENT_ONESHOT);
+}
+
+bool manager_detach(struct manager *m)
+{
+	if (!store_is_kept(m->store)) {
+		log_warning("nobody keeps the sockets while we are gone (NOTIFY_SOCKET is not "
+			    "set): stopping the workers instead of leaving them");
+		return false;
+	}
+	state_save_all(m);
+	(void)sd_notify(0, "STOPPING=1");
+	log_notice("leaving %zu services to the next daemon", m->n_services);
+	m->detached = true;
+	(void)sd_event_exit(m->event, EXIT_SUCCESS);
+	return true;
 }
 
 void manager_stop(struct manager *m)
@@ -286,14 +311,21 @@ static int open_control(struct manager *m, struct error *ret_error)
 	}
 	if (!path)
 		return error_set(ret_error, -ENOMEM, "control socket: out of memory");
-	return control_server_new(m->event,
+	r = control_server_new(m->event,
 		&(struct control_server_options){.path = path,
 			.mode = m->config->control.mode,
 			.operators = m->config->control.operators,
 			.observers = m->config->control.observers,
-			.listen_fd = -1,
+			.listen_fd = m->control_fd,
 			.priority = PRIORITY_CONTROL},
 		&ops, &m->control, ret_error);
+	if (r < 0)
+		return r;
+	if (m->control_fd < 0)
+		(void)store_add(m->store, STORED_CONTROL, control_server_fd(m->control));
+	m->control_fd = -1;
+	m->changed = true;
+	return 0;
 }
 
 static int add_service(struct manager *m, const struct service_config *c, struct error *ret_error)
@@ -306,6 +338,63 @@ static int add_service(struct manager *m, const struct service_config *c, struct
 	if (!s)
 		return -ENOMEM;
 	m->services[m->n_services++] = s;
+	return 0;
+}
+
+static int on_save(sd_event_source *source, void *userdata)
+{
+	(void)source;
+	state_save_all(userdata);
+	return 0;
+}
+
+static int open_store(struct manager *m, struct error *ret_error)
+{
+	bool restored;
+	int r = activation_receive(&m->received);
+
+	if (r < 0)
+		return error_set_errno(ret_error, r, "the descriptors passed by LISTEN_FDS");
+	r = store_new(&m->received, &m->store);
+	if (r < 0)
+		return error_set(ret_error, r, "out of memory");
+	restored = store_has_state(m->store);
+	fault_init(restored);
+	if (!m->store)
+		return 0;
+	r = sd_event_add_defer(m->event, &m->save_later, on_save, m);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(m->save_later, SD_EVENT_OFF);
+	return r < 0 ? error_set_errno(ret_error, r, "event loop") : 0;
+}
+
+static void make_instance(struct manager *m)
+{
+	uint64_t random[2];
+
+	if (store_is_kept(m->store) && getrandom(random, sizeof(random), 0) == sizeof(random))
+		snprintf(m->instance, sizeof(m->instance), "%016llx%016llx",
+			(unsigned long long)random[0], (unsigned long long)random[1]);
+}
+
+/* What an earlier daemon left, or else what the configuration says. */
+static int make_services(struct manager *m, struct error *ret_error)
+{
+	_cleanup_error_ struct error error = ERROR_NULL;
+	int r = m->store ? restore_manager(m, &error) : 0;
+
+	if (r > 0)
+		return 0;
+	if (r < 0)
+		log_error("%s; what runs is taken over as well as can be", error_message(&error));
+	if (!m->config)
+		return error_set(ret_error, -EINVAL, "there is no configuration that can be used");
+	make_instance(m);
+	for (size_t i = 0; i < m->config->n_services; i++) {
+		int q = add_service(m, &m->config->services[i], ret_error);
+		if (q < 0)
+			return q;
+	}
 	return 0;
 }
 
@@ -340,12 +429,14 @@ static int set_up(struct manager *m, struct error *ret_error)
 			    "listeners have one queue each, which "
 			    "both generations share",
 			strerror(-r));
-	for (size_t i = 0; i < m->config->n_services; i++) {
-		r = add_service(m, &m->config->services[i], ret_error);
-		if (r < 0)
-			return r;
-	}
-	return open_control(m, ret_error);
+	r = open_store(m, ret_error);
+	if (r >= 0)
+		r = make_services(m, ret_error);
+	if (r >= 0)
+		r = open_control(m, ret_error);
+	/* What was taken back is left to another try. */
+	m->detached = r < 0 && m->restored;
+	return r;
 }
 
 int manager_new(struct config *config_take, const char *config_path, const char *socket,
@@ -361,7 +452,7 @@ int manager_new(struct config *config_take, const char *config_path, const char 
 	m->config = config_take;
 	m->config_path = config_path;
 	m->socket_path = socket;
-	m->sockdiag_fd = -1;
+	m->sockdiag_fd = m->control_fd = -1;
 	m->next_sequence = 1;
 	r = set_up(m, ret_error);
 	if (r < 0) {
@@ -382,10 +473,21 @@ struct manager *manager_free(struct manager *m)
 	free(m->services);
 	if (m->control) {
 		control_server_flush(m->control, 200 * USEC_PER_MSEC);
+		if (m->detached)
+			control_server_keep_path(m->control);
+		else
+			store_drop(m->store, control_server_fd(m->control));
 		control_server_free(m->control);
 	}
 	output_hub_free(m->outputs);
 	close_fd(m->sockdiag_fd);
+	close_fd(m->control_fd);
+	activation_done(&m->received);
+	if (!m->detached)
+		store_give_up_state(m->store);
+	store_free(m->store);
+	if (m->save_later)
+		sd_event_source_disable_unref(m->save_later);
 	for (size_t i = 0; i < EVENTS_MAX; i++) {
 		free(m->events[i].service);
 		free(m->events[i].message);
@@ -412,10 +514,10 @@ static void note_start_failed(struct manager_service *s, const struct error *err
 		s->manager, s, 0, NO_WORKER, LOG_ERR, "service-failed", "%s", error_message(error));
 }
 
-int manager_run(struct manager *m)
+/* False: none of them could be started. */
+static bool start_services(struct manager *m)
 {
 	size_t failed = 0, wanted = 0;
-	int r;
 
 	for (size_t i = 0; i < m->n_services; i++) {
 		_cleanup_error_ struct error error = ERROR_NULL;
@@ -428,14 +530,33 @@ int manager_run(struct manager *m)
 			failed++;
 		}
 	}
+	return wanted == 0 || failed < wanted;
+}
+
+static size_t count_wanted(const struct manager *m)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < m->n_services; i++)
+		n += m->services[i]->core.n_generations > 0;
+	return n;
+}
+
+int manager_run(struct manager *m)
+{
+	int r;
+
+	if (m->restored)
+		restore_resume(m);
 	/* One bad service does not keep the others down; with nothing to serve there is no point in
 	 * staying. */
-	if (wanted > 0 && failed == wanted)
+	else if (!start_services(m))
 		return EXIT_FAILURE;
+	manager_changed(m);
 	/* Reading the configuration took memory that is not needed again. */
 	(void)malloc_trim(0);
 	(void)sd_notifyf(
-		0, "READY=1\nSTATUS=Serving %zu of %zu services", wanted - failed, m->n_services);
+		0, "READY=1\nSTATUS=Serving %zu of %zu services", count_wanted(m), m->n_services);
 	r = sd_event_loop(m->event);
 	if (r < 0) {
 		log_error("event loop: %s", strerror(-r));

@@ -16,10 +16,12 @@
 #include "daemon/control_conn.h"
 #include "daemon/listener.h"
 #include "daemon/snapshot.h"
+#include "daemon/store.h"
 
 struct manager;
 struct worker_process;
 struct output_hub;
+struct saved_service;
 
 /* sd-event: a message must be matched to its worker before its exit is handled, and both before
  * timers and requests. */
@@ -95,6 +97,8 @@ struct manager_service {
 	bool holds_dead_socket; /* its workers are to be replaced when no rollout is open */
 	bool removing;		/* by reload: forgotten when stopped */
 	bool in_step;		/* effects are being applied */
+	bool changed; /* what is saved of it beside core, listeners and workers: state_save.h */
+	struct saved_service *saved;  /* as it was saved last; NULL: never */
 	struct service_event *events; /* what came up meanwhile */
 	size_t n_events, events_capacity;
 };
@@ -129,7 +133,17 @@ struct manager {
 	struct manager_event events[EVENTS_MAX]; /* ring: sequence % EVENTS_MAX */
 	struct event_subscriber *subscribers;
 	bool stopping;
+	bool detached; /* the loop ends, and everything is left to the next daemon */
 	int exit_status;
+	struct activation received; /* descriptors that were passed to us, without the store's */
+	int control_fd;	     /* an earlier daemon's control socket, until it is used; or -1 */
+	struct store *store; /* NULL: there is no keeper */
+	bool changed;	     /* what is saved of the manager itself */
+	uint64_t sequences_reserved; /* numbers of events up to here are not used by the next daemon
+				      */
+	sd_event_source *save_later;
+	char instance[33]; /* in the environment of workers where there is a keeper; "": none */
+	bool restored;	   /* there may be processes of an earlier daemon */
 	sd_event_source *steer_timer; /* programs are attached again once a minute */
 	sd_event_source *tidy;	      /* deferred: forget what has stopped */
 	const char
@@ -142,6 +156,9 @@ struct manager {
 int manager_new(struct config *config_take, const char *config_path, const char *socket,
 	struct manager **ret, struct error *ret_error);
 struct manager *manager_free(struct manager *m);
+/* End the loop now, touching neither workers nor sockets: the next daemon goes on with them, from
+ * what the keeper holds. False: there is no keeper, nothing was done. */
+bool manager_detach(struct manager *m);
 /* Serve until stopped; the exit status. */
 int manager_run(struct manager *m);
 /* First call: stop everything gracefully, then end the loop; second call: at once. */
@@ -219,6 +236,9 @@ void manager_service_after(struct manager_service *s);
  * this event. */
 int manager_service_event(struct manager_service *s, const struct service_event *e);
 void manager_service_ready(struct worker_process *p);
+/* Go on with what an earlier daemon did: core, listeners and the processes that live are as it left
+ * them. 0 or -ENOMEM. */
+int manager_service_resume(struct manager_service *s);
 struct manager_generation *manager_service_generation(
 	const struct manager_service *s, unsigned number);
 struct worker_process *manager_service_worker(

@@ -4,6 +4,7 @@
 #include "daemon/config_yaml.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
+#include "daemon/state_save.h"
 
 int manager_read_config(struct manager *m, struct config **ret, struct config_problems *problems,
 	struct error *ret_error)
@@ -147,6 +148,7 @@ static void do_entry(struct manager *m, const struct plan_entry *entry, const ch
 		break;
 	case PLAN_REMOVE:
 		s->removing = true;
+		manager_service_changed(s);
 		(void)manager_service_stop(s, false);
 		manager_check_stopped(m);
 		break;
@@ -175,7 +177,9 @@ static void do_entry(struct manager *m, const struct plan_entry *entry, const ch
 
 static int apply_control(struct manager *m, const struct config *config, struct error *ret_error)
 {
-	return control_server_reconfigure(m->control,
+	int before = control_server_fd(m->control), r;
+
+	r = control_server_reconfigure(m->control,
 		&(struct control_server_options){.path = config->control.socket && !m->socket_path
 								 ? config->control.socket
 								 : control_server_path(m->control),
@@ -185,6 +189,12 @@ static int apply_control(struct manager *m, const struct config *config, struct 
 			.listen_fd = -1,
 			.priority = PRIORITY_CONTROL},
 		ret_error);
+	/* Another path has another socket; the one before is closed already. */
+	if (r >= 0 && control_server_fd(m->control) != before) {
+		store_drop(m->store, before);
+		(void)store_add(m->store, STORED_CONTROL, control_server_fd(m->control));
+	}
+	return r;
 }
 
 int manager_reload(struct manager *m, struct config **config, bool upgrade_all,
@@ -213,5 +223,6 @@ int manager_reload(struct manager *m, struct config **config, bool upgrade_all,
 	/* Entries point into the new configuration, which lives on as ours. */
 	config_free(m->config);
 	m->config = TAKE_PTR(*config);
+	manager_changed(m);
 	return 0;
 }

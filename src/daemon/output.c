@@ -244,13 +244,12 @@ void output_hub_reopen(struct output_hub *h)
 	}
 }
 
-int output_new(struct output_hub *h, enum output_kind kind, const char *file, const char *service,
-	unsigned generation, unsigned worker, struct output **ret, int *ret_write_fd,
-	struct error *ret_error)
+/* Everything but the capture file, whose descriptor is the caller's to set. */
+static int make(struct output_hub *h, enum output_kind kind, const char *file, const char *service,
+	unsigned generation, unsigned worker, struct output **ret, struct error *ret_error)
 {
-	_cleanup_close_ int write_fd = -1;
 	struct output *o;
-	int r;
+	int r = 0;
 
 	if (kind == OUTPUT_INHERIT)
 		return error_set(
@@ -267,26 +266,74 @@ int output_new(struct output_hub *h, enum output_kind kind, const char *file, co
 		.service = strdup(service)};
 	o->next = h->outputs;
 	h->outputs = o;
-	r = o->service ? 0 : -ENOMEM;
-	if (r >= 0 && kind == OUTPUT_FILE) {
-		r = file_get(h, file, &o->file);
-		if (r < 0) {
-			error_set_errno(ret_error, r, "%s: output file %s", service, file);
-			output_free(o);
-			return r;
-		}
-	}
-	if (r >= 0)
-		r = capture_open(&o->capture, QUOTA, &write_fd);
-	if (r >= 0)
-		r = o->watch = capture_watch(&o->capture, h->inotify_fd);
+	if (!o->service)
+		r = error_set(ret_error, -ENOMEM, "%s: out of memory", service);
+	else if (kind == OUTPUT_FILE && (r = file_get(h, file, &o->file)) < 0)
+		error_set_errno(ret_error, r, "%s: output file %s", service, file);
 	if (r < 0) {
 		output_free(o);
-		return error_set_errno(ret_error, r, "%s: capturing its output", service);
+		return r;
 	}
 	*ret = o;
-	*ret_write_fd = TAKE_FD(write_fd);
 	return 0;
+}
+
+static int begin(struct output *o, int r, struct output **ret, struct error *ret_error)
+{
+	if (r >= 0)
+		r = o->watch = capture_watch(&o->capture, o->hub->inotify_fd);
+	if (r < 0) {
+		error_set_errno(ret_error, r, "%s: capturing its output", o->service);
+		output_free(o);
+		return r;
+	}
+	*ret = o;
+	return 0;
+}
+
+int output_new(struct output_hub *h, enum output_kind kind, const char *file, const char *service,
+	unsigned generation, unsigned worker, struct output **ret, int *ret_write_fd,
+	struct error *ret_error)
+{
+	_cleanup_close_ int write_fd = -1;
+	struct output *o;
+	int r;
+
+	r = make(h, kind, file, service, generation, worker, &o, ret_error);
+	if (r < 0)
+		return r;
+	r = begin(o, capture_open(&o->capture, QUOTA, &write_fd), ret, ret_error);
+	if (r >= 0)
+		*ret_write_fd = TAKE_FD(write_fd);
+	return r;
+}
+
+int output_restore_take(struct output_hub *h, enum output_kind kind, const char *file,
+	const char *service, unsigned generation, unsigned worker, int *fd, struct output **ret,
+	struct error *ret_error)
+{
+	off_t offset = lseek(*fd, 0, SEEK_CUR);
+	struct output *o;
+	int r;
+
+	if (offset < 0)
+		return error_set_errno(ret_error, -errno, "%s: its output", service);
+	r = make(h, kind, file, service, generation, worker, &o, ret_error);
+	if (r < 0)
+		return r;
+	r = begin(
+		o, capture_restore_take(&o->capture, fd, (uint64_t)offset, QUOTA), ret, ret_error);
+	/* What was written while nobody read gives no event. */
+	if (r >= 0) {
+		o->more = true;
+		(void)sd_event_source_set_enabled(h->again, SD_EVENT_ONESHOT);
+	}
+	return r;
+}
+
+int output_fd(const struct output *o)
+{
+	return o->capture.fd;
 }
 
 void output_catch_up(struct output *o)

@@ -22,6 +22,13 @@ void output_hub_reopen(struct output_hub *h);
 int output_new(struct output_hub *h, enum output_kind kind, const char *file, const char *service,
 	unsigned generation, unsigned worker, struct output **ret, int *ret_write_fd,
 	struct error *ret_error);
+/* Go on with the capture file of an earlier daemon, from its file position on. Takes the descriptor
+ * on success. */
+int output_restore_take(struct output_hub *h, enum output_kind kind, const char *file,
+	const char *service, unsigned generation, unsigned worker, int *fd, struct output **ret,
+	struct error *ret_error);
+/* The capture file's descriptor, borrowed. */
+int output_fd(const struct output *o);
 /* Read what is left, write it out, close. */
 struct output *output_free(struct output *o);
 /* Read now what is there (the worker has just ended, and somebody will ask for its last lines). */

@@ -8,6 +8,7 @@
 #include "daemon/output.h"
 #include "daemon/ready.h"
 #include "daemon/report_text.h"
+#include "daemon/state_save.h"
 
 static void keep_event(struct manager *m, struct manager_event e)
 {
@@ -140,6 +141,7 @@ static void note_failure(struct manager_service *s, const struct effect *e, cons
 	failure_done(&s->failure);
 	s->failure = (struct failure){
 		.generation = e->generation, .worker = e->worker, .at_usec = realtime_now()};
+	manager_service_changed(s);
 	s->failure.reason = known && t->reason && !streq(t->reason, reason)
 				    ? xasprintf("%s: %s", reason, t->reason)
 				    : strdup(reason);
@@ -169,6 +171,7 @@ static void record_outcome(struct manager_service *s, const struct effect *e, bo
 		return;
 	h->outcome = e->reason;
 	h->reason = strdup(reason);
+	manager_service_changed(s);
 }
 
 static void clear_outcome(struct history_entry *h)
@@ -196,6 +199,7 @@ static void record_serving(struct manager_service *s, const struct effect *e)
 		return;
 	/* It may have come back from the way out. */
 	clear_outcome(h);
+	manager_service_changed(s);
 	h->was_good = true;
 	if (h->serving_usec == 0)
 		h->serving_usec = realtime_now();
@@ -238,8 +242,10 @@ static void record(struct manager_service *s, const struct effect *e)
 		break;
 	case REPORT_GENERATION_GONE:
 		h = find_history(s, e->generation);
-		if (h)
+		if (h) {
 			h->ended_usec = realtime_now();
+			manager_service_changed(s);
+		}
 		break;
 	default:
 		break;

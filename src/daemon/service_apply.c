@@ -2,10 +2,12 @@
 /* Effects meet the world: the one exhaustive switch. An effect never calls back into the core; what
  * goes wrong becomes an event that is handled when the present one is done. */
 #include "daemon/connections.h"
+#include "daemon/fault.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
 #include "daemon/output.h"
 #include "daemon/ready.h"
+#include "daemon/state_save.h"
 #include "daemon/strays.h"
 #include "daemon/verify.h"
 #include "daemon/worker_process.h"
@@ -130,6 +132,18 @@ static void apply_signal(struct manager_service *s, const struct effect *e, int 
 		worker_process_kill(p);
 	else
 		worker_process_signal(p, signal, group);
+}
+
+/* Once for each process: to many programs a second signal means "at once". */
+static void apply_signal_drain(struct manager_service *s, const struct effect *e, int signal)
+{
+	struct worker_process *p = manager_service_worker(s, e->generation, e->worker);
+
+	if (!p || p->pid == 0 || p->told_to_go)
+		return;
+	worker_process_signal(p, signal, false);
+	p->told_to_go = p->changed = true;
+	state_save_service(s);
 }
 
 /* As the generation was made, whatever the configuration says by now. */
@@ -316,7 +330,7 @@ static void apply(struct manager_service *s, const struct effect *e, struct roun
 		apply_watch_readiness(s, e);
 		break;
 	case EFFECT_SIGNAL_DRAIN:
-		apply_signal(s, e, drain_signal(s, e->generation), false);
+		apply_signal_drain(s, e, drain_signal(s, e->generation));
 		break;
 	case EFFECT_SIGNAL_TERM:
 		apply_signal(s, e, SIGTERM, true);
@@ -450,6 +464,43 @@ static void nudge_others(struct manager_service *s, const struct service_event *
 			listener_nudge(s->listeners[id], g->lane);
 }
 
+/* The name of an effect as a fault point has it. */
+static const char *effect_name(enum effect_kind kind)
+{
+	static const char *const names[] = {
+		[EFFECT_PREPARE_LANE] = "prepare-lane",
+		[EFFECT_SPAWN] = "spawn",
+		[EFFECT_WATCH_READINESS] = "watch-readiness",
+		[EFFECT_SIGNAL_DRAIN] = "signal-drain",
+		[EFFECT_SIGNAL_TERM] = "signal-term",
+		[EFFECT_SIGNAL_KILL] = "signal-kill",
+		[EFFECT_SIGNAL_ABORT] = "signal-abort",
+		[EFFECT_STEER] = "steer",
+		[EFFECT_QUERY_QUEUE] = "query-queue",
+		[EFFECT_COUNT_CONNECTIONS] = "count-connections",
+		[EFFECT_VERIFY] = "verify",
+		[EFFECT_VERIFY_STOP] = "verify-stop",
+		[EFFECT_RELEASE_LANE] = "release-lane",
+		[EFFECT_SWAP_LANES] = "swap-lanes",
+		[EFFECT_FORGET_GENERATION] = "forget-generation",
+		[EFFECT_CLOSE_LISTENERS] = "close-listeners",
+		[EFFECT_START_AGAIN] = "start-again",
+		[EFFECT_REPORT] = "report",
+	};
+	return names[kind];
+}
+
+static void apply_all(struct manager_service *s, const struct effects *effects, struct round *round)
+{
+	/* Who dies from here on leaves word of what was to be done. */
+	state_save_service(s);
+	for (size_t i = 0; i < effects->n; i++) {
+		if (fault_is_on())
+			fault_point_of("effect", effect_name(effects->list[i].kind));
+		apply(s, &effects->list[i], round);
+	}
+}
+
 static int step(struct manager_service *s, const struct service_event *e)
 {
 	struct effects effects = {0};
@@ -467,13 +518,15 @@ static int step(struct manager_service *s, const struct service_event *e)
 	else if (r < 0)
 		log_debug("%s: event %d of worker %u of generation %u makes no sense now, ignoring",
 			s->name, (int)e->kind, e->worker, e->generation);
-	for (size_t i = 0; i < effects.n; i++)
-		apply(s, &effects.list[i], &round);
+	if (effects.n > 0 || (r == 0 && e->kind <= EVENT_SCALE))
+		apply_all(s, &effects, &round);
 	if (effects.n > 0)
 		update_preview(s);
 	connections_done(&round.connections);
 	/* Whoever asks for something may rely on the shares that are said to be: a worker can have
 	 * taken the program away. */
+	if (effects.n > 0)
+		state_save_later(s->manager);
 	if (round.steer || (r == 0 && e->kind <= EVENT_SCALE))
 		manager_service_steer(s);
 	else if (effects.n > 0)
@@ -506,4 +559,61 @@ int manager_service_event(struct manager_service *s, const struct service_event 
 	followers_check(s);
 	manager_service_after(s);
 	return r;
+}
+
+/* It has ended; what comes of that is the core's to say. */
+static bool end_is_told(const struct manager_service *s, unsigned generation, unsigned worker)
+{
+	for (size_t i = 0; i < s->n_events; i++)
+		if (s->events[i].kind == EVENT_EXITED && s->events[i].generation == generation &&
+			s->events[i].worker == worker)
+			return true;
+	return false;
+}
+
+/* Workers that should have a process, and of which nobody knows one. */
+static void spawn_missing(struct manager_service *s)
+{
+	for (size_t i = 0; i < s->core.n_generations; i++) {
+		const struct generation *g = s->core.generations[i];
+
+		for (unsigned k = 0; k < g->n_workers; k++) {
+			const struct worker_process *p = manager_service_worker(s, g->number, k);
+
+			if (worker_state_has_process(g->workers[k].state) && (!p || p->pid == 0) &&
+				!end_is_told(s, g->number, k))
+				apply_spawn(s, &(struct effect){.kind = EFFECT_SPAWN,
+						       .generation = g->number,
+						       .worker = k});
+		}
+	}
+}
+
+int manager_service_resume(struct manager_service *s)
+{
+	struct service_event time = {.kind = EVENT_TIME};
+	struct effects effects = {0};
+	struct round round = {0};
+	int r = service_resume(&s->core, manager_now(s->manager), &effects);
+
+	if (r < 0)
+		return r;
+	s->in_step = true;
+	/* Sockets and shares first, then who uses them, then how they do. */
+	for (size_t i = 0; i < effects.n; i++)
+		if (effects.list[i].kind == EFFECT_PREPARE_LANE ||
+			effects.list[i].kind == EFFECT_STEER)
+			apply(s, &effects.list[i], &round);
+	manager_service_steer(s);
+	spawn_missing(s);
+	round.steer = false;
+	for (size_t i = 0; i < effects.n; i++)
+		if (effects.list[i].kind != EFFECT_PREPARE_LANE &&
+			effects.list[i].kind != EFFECT_STEER)
+			apply(s, &effects.list[i], &round);
+	s->in_step = false;
+	connections_done(&round.connections);
+	effects_done(&effects);
+	(void)manager_service_event(s, &time);
+	return 0;
 }

@@ -3,6 +3,7 @@
  * done before anything is changed. */
 #include "daemon/log.h"
 #include "daemon/manager.h"
+#include "daemon/state_save.h"
 #include "daemon/verify.h"
 #include "daemon/worker_process.h"
 
@@ -88,6 +89,9 @@ struct manager_service *manager_service_free(struct manager_service *s)
 {
 	if (!s)
 		return NULL;
+	if (!s->manager->detached)
+		state_forget_service(s);
+	saved_service_free(s->saved);
 	followers_free(s);
 	verify_stop(s);
 	for (size_t i = 0; i < s->n_generations; i++) {
@@ -265,6 +269,7 @@ static void remember(struct manager_service *s, const struct manager_generation 
 	for (size_t i = s->n_history; i-- > 0;)
 		if (s->history[i].snapshot && ++kept > HISTORY_SNAPSHOTS_MAX)
 			s->history[i].snapshot = snapshot_unref(s->history[i].snapshot);
+	manager_service_changed(s);
 }
 
 /* The core decides; then the rest of the daemon follows. */
@@ -297,6 +302,7 @@ static void queue_upgrade(struct manager_service *s, struct service_config *conf
 		.snapshot = snapshot_ref(snapshot),
 		.spec = *spec,
 		.requested_by = strdup(requested_by ? requested_by : "")};
+	manager_service_changed(s);
 }
 
 static void adopt_config(struct manager_service *s, struct service_config *config_take)
@@ -305,6 +311,7 @@ static void adopt_config(struct manager_service *s, struct service_config *confi
 
 	forget_config(s->config);
 	s->config = config_take;
+	manager_service_changed(s);
 	for (size_t i = 0; i < config_take->n_listeners; i++) {
 		struct listener *l = find_listener(s, &config_take->listeners[i], &id);
 		if (l)
@@ -328,6 +335,7 @@ void manager_service_rollout_ended(struct manager_service *s, bool good)
 		adopt_config(s, before);
 	else
 		forget_config(before);
+	manager_service_changed(s);
 }
 
 /* Failed at once, before submit() was back. */
@@ -377,7 +385,8 @@ static int upgrade_from(struct manager_service *s, const struct service_config *
 	if (asks_for_shares(o) && !spec.policy.steered) {
 		manager_service_drop_unused_listeners(s);
 		r = error_set(ret_error, -EINVAL,
-			"%s: a share of the connections (canary, steps, a pause at a share) needs a "
+			"%s: a share of the connections (canary, steps, a pause at a share) needs "
+			"a "
 			"TCP listener with steering: on a queue that both generations share, the "
 			"programs decide who accepts; use another strategy",
 			s->name);
@@ -472,6 +481,7 @@ static void mark_left(struct manager_service *s, unsigned generation)
 	for (size_t i = 0; i < s->n_history; i++)
 		if (s->history[i].generation == generation)
 			s->history[i].was_good = false;
+	manager_service_changed(s);
 }
 
 int manager_service_rollback(
@@ -533,6 +543,7 @@ int manager_service_scale(struct manager_service *s, unsigned workers, struct er
 		return error_set(ret_error, r, "%s: %s", s->name,
 			r < 0 ? strerror(-r) : service_refusal_to_string(r));
 	s->scaled = workers == s->config->workers ? 0 : workers;
+	manager_service_changed(s);
 	return 0;
 }
 
@@ -541,6 +552,7 @@ int manager_service_stop(struct manager_service *s, bool now)
 	struct service_event e = {.kind = now ? EVENT_KILL : EVENT_STOP};
 
 	pending_done(&s->queued);
+	manager_service_changed(s);
 	return manager_service_event(s, &e);
 }
 
@@ -609,6 +621,7 @@ static void start_queued(struct manager_service *s)
 		.pause_at = q.spec.pause_at};
 
 	s->queued = (struct pending_upgrade){0};
+	manager_service_changed(s);
 	if (q.spec.policy.n_steps > 0) {
 		o.steps = q.spec.policy.steps;
 		o.n_steps = q.spec.policy.n_steps;

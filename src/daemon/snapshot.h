@@ -23,6 +23,7 @@ struct snapshot_file {
 
 struct snapshot {
 	unsigned n_refs;
+	unsigned number;	      /* of its record in the saved state; 0: it has none */
 	struct service_config config; /* an own copy */
 	int directory_fd;	      /* O_PATH | O_DIRECTORY */
 	char *directory;	      /* real path when it was resolved */

@@ -34,28 +34,87 @@ static bool belongs_to(pid_t pid, const char *service, unsigned generation)
 	       parse_uint(number, 0, UINT32_MAX, &n) >= 0 && n == generation;
 }
 
+static bool lane_is_used(const struct service *core, unsigned lane)
+{
+	for (size_t i = 0; i < core->n_generations; i++)
+		if (core->generations[i]->lane == lane)
+			return true;
+	return false;
+}
+
+static bool end(struct manager *m, pid_t pid, const char *service)
+{
+	_cleanup_free_ char *name = NULL;
+
+	if (has_owner(m, pid))
+		return false;
+	(void)process_name(pid, &name);
+	if (kill(pid, SIGKILL) < 0)
+		return false;
+	log_warning("%s%skilled %s (pid %d), which a worker had left behind",
+		service ? service : "", service ? ": " : "", name ? name : "a process", (int)pid);
+	return true;
+}
+
+/* Those of workers that an earlier daemon started are nobody's descendants: known by their
+ * environment. */
+static int find_strangers(const struct manager *m, pid_t **ret, size_t *ret_n)
+{
+	if (!m->restored || !m->instance[0])
+		return -ENOENT;
+	return process_find_by_environment("TENURE_INSTANCE", m->instance, ret, ret_n);
+}
+
 unsigned strays_kill(struct manager *m, const char *service, unsigned generation)
+{
+	_cleanup_free_ pid_t *pids = NULL, *strangers = NULL;
+	unsigned killed = 0;
+	size_t n = 0;
+
+	/* The first is ourselves. */
+	if (process_descendants(getpid(), false, &pids, &n) >= 0)
+		for (size_t i = 1; i < n; i++)
+			if (!service || belongs_to(pids[i], service, generation))
+				killed += end(m, pids[i], service);
+	n = 0;
+	if (find_strangers(m, &strangers, &n) >= 0)
+		for (size_t i = 0; i < n; i++)
+			if (!process_is_zombie(strangers[i]) &&
+				(!service || belongs_to(strangers[i], service, generation)))
+				killed += end(m, strangers[i], service);
+	return killed;
+}
+
+/* Does its generation still have workers? */
+static bool has_generation(const struct manager *m, pid_t pid)
+{
+	for (size_t i = 0; i < m->n_services; i++)
+		for (size_t k = 0; k < m->services[i]->n_generations; k++)
+			if (belongs_to(pid, m->services[i]->name,
+				    m->services[i]->generations[k]->number))
+				return true;
+	return false;
+}
+
+unsigned strays_kill_orphaned(struct manager *m)
 {
 	_cleanup_free_ pid_t *pids = NULL;
 	unsigned killed = 0;
-	size_t n;
+	size_t n = 0;
 
-	if (process_descendants(getpid(), false, &pids, &n) < 0)
+	if (find_strangers(m, &pids, &n) < 0)
 		return 0;
-	/* The first is ourselves. */
-	for (size_t i = 1; i < n; i++) {
-		_cleanup_free_ char *name = NULL;
-
-		if (has_owner(m, pids[i]) || (service && !belongs_to(pids[i], service, generation)))
-			continue;
-		(void)process_name(pids[i], &name);
-		if (kill(pids[i], SIGKILL) < 0)
-			continue;
-		log_warning("%s%skilled %s (pid %d), which a worker had left behind",
-			service ? service : "", service ? ": " : "", name ? name : "a process",
-			(int)pids[i]);
-		killed++;
-	}
+	for (size_t i = 0; i < n; i++)
+		if (!has_generation(m, pids[i]) && !process_is_zombie(pids[i]))
+			killed += end(m, pids[i], NULL);
+	/* They may have held sockets of any lane that is free now. */
+	for (size_t i = 0; killed > 0 && i < m->n_services; i++)
+		for (unsigned id = 0; id < ARRAY_SIZE(m->services[i]->listeners); id++)
+			for (unsigned lane = 0;
+				m->services[i]->listeners[id] && lane <= CONFIG_GENERATIONS_MAX + 1;
+				lane++)
+				if (!lane_is_used(&m->services[i]->core, lane))
+					listener_taint_lane(m->services[i]->listeners[id], lane);
 	return killed;
 }
 
@@ -78,6 +137,8 @@ void strays_end(struct manager *m)
 	enum { KILL_AFTER_MSEC = 20, GIVE_UP_AFTER_MSEC = 1000 };
 	const struct timespec msec = {.tv_nsec = 1000000};
 
+	if (m->restored)
+		(void)strays_kill(m, NULL, 0);
 	for (unsigned i = 0; reap() && i < GIVE_UP_AFTER_MSEC; i++) {
 		if (i == KILL_AFTER_MSEC)
 			(void)strays_kill(m, NULL, 0);

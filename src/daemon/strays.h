@@ -10,6 +10,9 @@
  * their environment's memory are not found until the end: best effort. Returns how many were
  * killed. */
 unsigned strays_kill(struct manager *m, const char *service, unsigned generation);
+/* After a restore: kill what earlier daemon's workers left behind of generations that are gone, and
+ * have the sockets that it may have held replaced. Returns how many were killed. */
+unsigned strays_kill_orphaned(struct manager *m);
 /* At the daemon's end, when there is no worker any more: wait for those that are dying, end the
  * rest, and wait for these, a second at most. */
 void strays_end(struct manager *m);

@@ -37,6 +37,7 @@ static void set_status(struct worker_process *p, const char *text)
 		return;
 	free(p->status);
 	p->status = copy;
+	worker_process_changed(p);
 }
 
 static void pet_watchdog(struct worker_process *p)
@@ -56,6 +57,7 @@ static void set_main_pid(struct worker_process *p, pid_t pid)
 		return;
 	}
 	p->main_pid = pid;
+	worker_process_changed(p);
 }
 
 /* An answer may end the process's part in p: nothing after it may rely on more than p itself. */
@@ -70,6 +72,8 @@ static void handle(struct worker_process *p, const struct notify_message *m)
 	if (fields & NOTIFY_WATCHDOG_USEC && p->watchdog_source && m->watchdog_usec > 0 &&
 		m->watchdog_usec != USEC_INFINITY)
 		p->watchdog_usec = m->watchdog_usec;
+	if (fields & NOTIFY_WATCHDOG_USEC)
+		worker_process_changed(p);
 	if (fields & (NOTIFY_WATCHDOG | NOTIFY_WATCHDOG_USEC))
 		pet_watchdog(p);
 	if (fields & (NOTIFY_STOPPING | NOTIFY_RELOADING))
@@ -87,6 +91,7 @@ static void handle(struct worker_process *p, const struct notify_message *m)
 		send_event(p, EVENT_WATCHDOG, 0);
 	if (fields & NOTIFY_READY) {
 		p->said_ready = true;
+		worker_process_changed(p);
 		if (p->ready)
 			ready_watch_notified(p->ready);
 	}

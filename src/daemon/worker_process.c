@@ -7,11 +7,16 @@
 
 #include "daemon/log.h"
 #include "daemon/output.h"
+#include "daemon/fault.h"
 #include "daemon/ready.h"
+#include "daemon/state_save.h"
 #include "sys/notify_socket.h"
 #include "sys/process.h"
 #include "sys/spawn.h"
 
+/* How long a parent may take to reap a process that has ended. */
+#define LOOK_AGAIN_USEC (2 * USEC_PER_MSEC)
+enum { EXIT_LOOKS_MAX = 50 };
 /* The listeners' descriptors, 0-2, and nothing else. */
 enum { SPAWN_FDS_MAX = CONFIG_LISTENERS_MAX + 3 };
 
@@ -40,18 +45,35 @@ static sd_event_source *source_drop(sd_event_source *source)
 /* What belongs to the process that is gone; exit status and output stay until the next one. */
 static void forget_process(struct worker_process *p)
 {
+	struct store *store = p->service->manager->store;
+
 	p->ready = ready_watch_free(p->ready);
 	p->exit_source = source_drop(p->exit_source);
+	p->exit_timer = source_drop(p->exit_timer);
 	p->notify_source = source_drop(p->notify_source);
 	p->watchdog_source = source_drop(p->watchdog_source);
+	if (!p->service->manager->detached) {
+		store_drop(store, p->notify_fd);
+		store_drop(store, p->pidfd);
+	}
 	p->notify_fd = close_fd(p->notify_fd);
 	p->pidfd = close_fd(p->pidfd);
 	p->pid = p->main_pid = p->pgid = 0;
-	p->said_ready = p->told_main_pid = false;
+	p->started = 0;
+	p->exit_looks = 0;
+	p->said_ready = p->told_main_pid = p->told_to_go = p->foreign = false;
+	p->changed = true;
 	free(p->notify_address);
 	p->notify_address = NULL;
 	free(p->status);
 	p->status = NULL;
+}
+
+static void drop_output(struct worker_process *p)
+{
+	if (p->output && !p->service->manager->detached)
+		store_drop(p->service->manager->store, output_fd(p->output));
+	p->output = output_free(p->output);
 }
 
 struct worker_process *worker_process_free(struct worker_process *p)
@@ -59,7 +81,7 @@ struct worker_process *worker_process_free(struct worker_process *p)
 	if (!p)
 		return NULL;
 	forget_process(p);
-	output_free(p->output);
+	drop_output(p);
 	free(p->spawn_failure);
 	free(p);
 	return NULL;
@@ -72,14 +94,41 @@ int worker_process_tree(const struct worker_process *p, pid_t **ret, size_t *ret
 	return process_descendants(p->pid, false, ret, ret_n);
 }
 
+/* To its group. That is named by its leader; a child is not reaped before on_exit_event() has run,
+ * so the group cannot be a stranger's. Somebody else's child can be: then whoever is in the group
+ * must have this worker's notify socket in its environment. */
+static void signal_group(struct worker_process *p, int signal)
+{
+	_cleanup_free_ pid_t *pids = NULL;
+	size_t n = 0;
+
+	if (!p->foreign || (p->pid == p->pgid && spawn_signal(p->pidfd, 0) >= 0)) {
+		(void)spawn_signal_group(p->pgid, signal);
+		return;
+	}
+	if (p->pgid <= 1 || !p->notify_address || process_find_group(p->pgid, &pids, &n) < 0)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		_cleanup_free_ char *address = NULL;
+
+		if (process_environment(pids[i], "NOTIFY_SOCKET", &address) >= 0 &&
+			streq(address, p->notify_address))
+			(void)kill(pids[i], signal);
+	}
+}
+
+void worker_process_changed(struct worker_process *p)
+{
+	p->changed = true;
+	state_save_later(p->service->manager);
+}
+
 void worker_process_signal(struct worker_process *p, int signal, bool group)
 {
 	if (p->pid == 0)
 		return;
-	/* The group is named by its leader, who is not reaped before on_exit() has run: it cannot
-	 * be a stranger's. */
 	if (group)
-		(void)spawn_signal_group(p->pgid, signal);
+		signal_group(p, signal);
 	else if (p->main_pid != p->pid && process_is_descendant(p->main_pid, p->pid))
 		(void)kill(p->main_pid, signal);
 	else
@@ -96,7 +145,7 @@ void worker_process_kill(struct worker_process *p)
 	/* Those that left the group by setsid() are found by their parents; look before the parents
 	 * die. */
 	(void)worker_process_tree(p, &pids, &n);
-	(void)spawn_signal_group(p->pgid, SIGKILL);
+	signal_group(p, SIGKILL);
 	(void)spawn_signal(p->pidfd, SIGKILL);
 	for (size_t i = 0; i < n; i++)
 		(void)kill(pids[i], SIGKILL);
@@ -106,6 +155,9 @@ char *worker_process_describe_exit(const struct worker_process *p)
 {
 	if (p->exit_code == 0)
 		return p->pid ? strdup("running") : NULL;
+	if (p->exit_code == EXIT_CODE_UNKNOWN)
+		return strdup(
+			"ended while no daemon was there, or as nobody's child: status unknown");
 	if (p->exit_code == CLD_EXITED)
 		return xasprintf("exit status %d", p->exit_status);
 	return xasprintf("signal %d (%s)%s", p->exit_status, strsignal(p->exit_status),
@@ -113,13 +165,32 @@ char *worker_process_describe_exit(const struct worker_process *p)
 }
 
 static int on_exit_event(sd_event_source *source, const siginfo_t *si, void *userdata);
+static int on_foreign_exit(sd_event_source *source, int fd, uint32_t revents, void *userdata);
 
 static int watch_exit(struct worker_process *p)
 {
-	int r = sd_event_add_child_pidfd(
-		p->service->manager->event, &p->exit_source, p->pidfd, WEXITED, on_exit_event, p);
+	sd_event *event = p->service->manager->event;
+	int r;
 
+	if (p->foreign)
+		r = sd_event_add_io(event, &p->exit_source, p->pidfd, EPOLLIN, on_foreign_exit, p);
+	else
+		r = sd_event_add_child_pidfd(
+			event, &p->exit_source, p->pidfd, WEXITED, on_exit_event, p);
 	return r < 0 ? r : sd_event_source_set_priority(p->exit_source, PRIORITY_CHILD);
+}
+
+/* For the next daemon: the process as it is now. */
+static void note_process(struct worker_process *p)
+{
+	struct store *store = p->service->manager->store;
+
+	p->changed = true;
+	if (!store_is_kept(store))
+		return;
+	if (process_start_time(p->pid, &p->started) < 0)
+		p->started = 0;
+	(void)store_add(store, STORED_PIDFD, p->pidfd);
 }
 
 /* The program went to the background and said where (MAINPID=): its main process is our child now,
@@ -128,6 +199,7 @@ static int watch_exit(struct worker_process *p)
 static bool adopt_main(struct worker_process *p)
 {
 	sd_event_source *before = p->exit_source;
+	bool was_foreign = p->foreign;
 	int fd = (int)syscall(SYS_pidfd_open, p->main_pid, 0), before_fd = p->pidfd;
 	pid_t parent, before_pid = p->pid, pgid;
 
@@ -138,7 +210,8 @@ static bool adopt_main(struct worker_process *p)
 	pgid = getpgid(p->main_pid);
 	if (pgid != p->main_pid && pgid != p->pgid)
 		pgid = 0;
-	if (process_parent(p->main_pid, &parent) < 0 || parent != getpid() ||
+	/* What another daemon's worker left is not ours either, but we know how to wait for it. */
+	if (process_parent(p->main_pid, &parent) < 0 || (parent != getpid() && !p->foreign) ||
 		manager_is_worker(p->service->manager, p->main_pid)) {
 		close_fd(fd);
 		return false;
@@ -146,36 +219,33 @@ static bool adopt_main(struct worker_process *p)
 	p->exit_source = NULL;
 	p->pidfd = fd;
 	p->pid = p->main_pid;
+	p->foreign = parent != getpid();
 	if (watch_exit(p) < 0) {
 		p->exit_source = source_drop(p->exit_source);
 		close_fd(fd);
 		p->exit_source = before;
 		p->pidfd = before_fd;
 		p->pid = before_pid;
+		p->foreign = was_foreign;
 		return false;
 	}
 	p->pgid = pgid;
 	source_drop(before);
+	store_drop(p->service->manager->store, before_fd);
 	close_fd(before_fd);
+	note_process(p);
 	return true;
 }
 
-/* The leader has ended but is not reaped (sd-event does that when we return): its pid, and so its
- * group, is still its own. */
-static int on_exit_event(sd_event_source *source, const siginfo_t *si, void *userdata)
+void worker_process_ended(struct worker_process *p, int code, int status)
 {
-	struct worker_process *p = userdata;
-	struct manager_service *s = p->service;
 	struct service_event event = {
 		.kind = EVENT_EXITED,
 		.generation = p->generation,
 		.worker = p->index,
-		.value = si->si_code == CLD_EXITED && si->si_status == 0,
+		.value = code == CLD_EXITED && status == 0,
 	};
 
-	(void)source;
-	if (p->main_pid != p->pid && adopt_main(p))
-		return 0;
 	/* What it said last is still in its notify socket, and what it wrote in its output. */
 	if (p->notify_fd >= 0)
 		(void)worker_notify_dispatch(NULL, p->notify_fd, 0, p);
@@ -183,13 +253,71 @@ static int on_exit_event(sd_event_source *source, const siginfo_t *si, void *use
 		output_catch_up(p->output);
 	/* Of its descendants only its group can still be told from others: the rest are our own
 	 * children by now. */
-	(void)spawn_signal_group(p->pgid, SIGKILL);
-	p->exit_code = si->si_code;
-	p->exit_status = si->si_status;
+	signal_group(p, SIGKILL);
+	p->exit_code = code;
+	p->exit_status = status;
 	p->exit_source = source_drop(p->exit_source);
-	manager_service_note_trouble(s, p, p->generation, p->index, NULL);
+	manager_service_note_trouble(p->service, p, p->generation, p->index, NULL);
 	forget_process(p);
-	(void)manager_service_event(s, &event);
+	(void)manager_service_event(p->service, &event);
+}
+
+static int on_exit_timer(sd_event_source *source, uint64_t usec, void *userdata);
+
+/* Somebody else's child has ended. How, the kernel tells when it is reaped, which is its parent's
+ * business and takes a moment. */
+static void look_at_foreign_exit(struct worker_process *p)
+{
+	int code = EXIT_CODE_UNKNOWN, status = 0, r;
+
+	r = process_exit_status(p->pidfd, &code, &status);
+	if (r == -EAGAIN && p->exit_looks++ < EXIT_LOOKS_MAX) {
+		if (p->exit_timer) {
+			(void)sd_event_source_set_time_relative(p->exit_timer, LOOK_AGAIN_USEC);
+			r = sd_event_source_set_enabled(p->exit_timer, SD_EVENT_ONESHOT);
+		} else {
+			r = sd_event_add_time_relative(p->service->manager->event, &p->exit_timer,
+				CLOCK_MONOTONIC, LOOK_AGAIN_USEC, 1, on_exit_timer, p);
+			if (r >= 0)
+				r = sd_event_source_set_priority(p->exit_timer, PRIORITY_CHILD);
+		}
+		if (r >= 0)
+			return;
+	}
+	worker_process_ended(p, code, status);
+}
+
+static int on_exit_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	(void)source;
+	(void)usec;
+	look_at_foreign_exit(userdata);
+	return 0;
+}
+
+static int on_foreign_exit(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+	struct worker_process *p = userdata;
+
+	(void)fd;
+	(void)revents;
+	if (p->main_pid != p->pid && adopt_main(p))
+		return 0;
+	(void)sd_event_source_set_enabled(source, SD_EVENT_OFF);
+	look_at_foreign_exit(p);
+	return 0;
+}
+
+/* The leader has ended but is not reaped (sd-event does that when we return): its pid, and so its
+ * group, is still its own. */
+static int on_exit_event(sd_event_source *source, const siginfo_t *si, void *userdata)
+{
+	struct worker_process *p = userdata;
+
+	(void)source;
+	if (p->main_pid != p->pid && adopt_main(p))
+		return 0;
+	worker_process_ended(p, si->si_code, si->si_status);
 	return 0;
 }
 
@@ -223,6 +351,8 @@ static int environment_of(struct worker_process *p, const struct manager_generat
 		r = strv_env_set(&env, "TENURE_WORKER", text);
 	if (r >= 0)
 		r = strv_env_set(&env, "NOTIFY_SOCKET", p->notify_address);
+	if (r >= 0 && p->service->manager->instance[0])
+		r = strv_env_set(&env, "TENURE_INSTANCE", p->service->manager->instance);
 	if (r >= 0 && c->watchdog_usec > 0) {
 		snprintf(text, sizeof(text), "%llu", (unsigned long long)c->watchdog_usec);
 		r = strv_env_set(&env, "WATCHDOG_USEC", text);
@@ -282,19 +412,25 @@ static int prepare_notify(struct worker_process *p)
 	r = notify_socket_open(&p->notify_fd, &p->notify_address);
 	if (r < 0)
 		return r;
-	r = sd_event_add_io(
-		m->event, &p->notify_source, p->notify_fd, EPOLLIN, worker_notify_dispatch, p);
-	if (r < 0)
-		return r;
-	return sd_event_source_set_priority(p->notify_source, PRIORITY_NOTIFY);
+	(void)store_add(m->store, STORED_NOTIFY, p->notify_fd);
+	return 0;
 }
 
-static int watch_process(struct worker_process *p, uint64_t watchdog_usec)
+static int watch_notify(struct worker_process *p)
+{
+	int r = sd_event_add_io(p->service->manager->event, &p->notify_source, p->notify_fd,
+		EPOLLIN, worker_notify_dispatch, p);
+
+	return r < 0 ? r : sd_event_source_set_priority(p->notify_source, PRIORITY_NOTIFY);
+}
+
+int worker_process_watch(struct worker_process *p, uint64_t watchdog_usec)
 {
 	struct manager *m = p->service->manager;
-	int r;
+	int r = p->notify_fd >= 0 ? watch_notify(p) : 0;
 
-	r = watch_exit(p);
+	if (r >= 0)
+		r = watch_exit(p);
 	if (r < 0)
 		return r;
 	p->watchdog_usec = watchdog_usec;
@@ -325,7 +461,7 @@ int worker_process_spawn(
 	const struct snapshot *snap = g->snapshot;
 	const struct service_config *c = &snap->config;
 	_cleanup_strv_ char **env = NULL;
-	_cleanup_close_ int output_fd = -1;
+	_cleanup_close_ int write_fd = -1;
 	struct spawn_fd fds[SPAWN_FDS_MAX];
 	struct spawn_result result;
 	enum output_kind output = c->output;
@@ -335,7 +471,7 @@ int worker_process_spawn(
 	if (!c->output_set)
 		output = log_is_journal() ? OUTPUT_JOURNAL : OUTPUT_TEE;
 	forget_process(p);
-	p->output = output_free(p->output);
+	drop_output(p);
 	p->exit_code = 0;
 	free(p->spawn_failure);
 	p->spawn_failure = NULL;
@@ -351,17 +487,21 @@ int worker_process_spawn(
 		fds[n_fds++] = (struct spawn_fd){STDERR_FILENO, STDERR_FILENO};
 	} else {
 		r = output_new(p->service->manager->outputs, output, c->output_file,
-			p->service->name, p->generation, p->index, &p->output, &output_fd,
+			p->service->name, p->generation, p->index, &p->output, &write_fd,
 			ret_error);
 		if (r < 0)
 			return r;
-		fds[n_fds++] = (struct spawn_fd){output_fd, STDOUT_FILENO};
-		fds[n_fds++] = (struct spawn_fd){output_fd, STDERR_FILENO};
+		(void)store_add(p->service->manager->store, STORED_OUTPUT, output_fd(p->output));
+		fds[n_fds++] = (struct spawn_fd){write_fd, STDOUT_FILENO};
+		fds[n_fds++] = (struct spawn_fd){write_fd, STDERR_FILENO};
 	}
 	r = environment_of(p, g, c->n_listeners, &env);
 	if (r < 0)
 		return error_set_errno(
 			ret_error, r, "%s: environment of worker %u", p->service->name, p->index);
+	/* If we are killed now, the next one looks for a process with this notify socket. */
+	state_save_service(p->service);
+	fault_point("spawn");
 	r = spawn_process(
 		&(struct spawn_request){
 			.argv = snap->argv,
@@ -388,7 +528,11 @@ int worker_process_spawn(
 	p->pid = p->main_pid = p->pgid = result.pid;
 	p->pidfd = result.pidfd;
 	p->spawned_usec = manager_now(p->service->manager);
-	r = watch_process(p, c->watchdog_usec);
+	note_process(p);
+	fault_point("spawned");
+	state_save_service(p->service);
+	fault_point("spawn-saved");
+	r = worker_process_watch(p, c->watchdog_usec);
 	if (r < 0) {
 		worker_process_kill(p);
 		/* Reaped as an orphan. */

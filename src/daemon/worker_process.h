@@ -17,15 +17,20 @@ struct worker_process {
 	unsigned generation, index;
 	pid_t pid; /* 0: no process */
 	int pidfd;
-	pid_t pgid;	/* its process group */
-	pid_t main_pid; /* by MAINPID=; else pid */
+	pid_t pgid;	  /* its process group */
+	pid_t main_pid;	  /* by MAINPID=; else pid */
+	uint64_t started; /* of pid, as process_start_time() has it; 0 where there is no keeper */
+	bool foreign;	  /* not our child, but an earlier daemon's */
 	sd_event_source *exit_source;
+	sd_event_source *exit_timer; /* foreign: its exit status is not told yet */
+	unsigned exit_looks;
 	int notify_fd;
 	char *notify_address;
 	sd_event_source *notify_source;
 	struct output *output;	   /* captured; NULL: inherited */
 	struct ready_watch *ready; /* while STARTING */
 	bool said_ready;	   /* READY=1 came */
+	bool told_to_go;	   /* the drain signal was sent */
 	bool told_main_pid;	   /* a wrong MAINPID= was logged, once for each process */
 	char *status;		   /* STATUS= */
 	sd_event_source *watchdog_source;
@@ -36,7 +41,10 @@ struct worker_process {
 				       exit_code 0: none yet */
 	unsigned restarts;
 	char *spawn_failure; /* why the last start came to nothing; NULL: it did not */
+	bool changed;	     /* since it was saved */
 };
+/* exit_code: the process has ended, and nobody could be asked how. */
+enum { EXIT_CODE_UNKNOWN = -1 };
 
 struct worker_process *worker_process_new(
 	struct manager_service *s, unsigned generation, unsigned index);
@@ -46,6 +54,13 @@ int worker_process_spawn(
 	struct worker_process *p, const struct manager_generation *g, struct error *ret_error);
 /* Every process of the worker: its group leader and all descendants. The caller frees. */
 int worker_process_tree(const struct worker_process *p, pid_t **ret, size_t *ret_n);
+/* An earlier daemon's process that lives (pidfd, notify socket, pid and pgid are set): watch it. 0
+ * or -errno. */
+int worker_process_watch(struct worker_process *p, uint64_t watchdog_usec);
+/* It ended while nobody was looking: forget it, and tell the core. */
+void worker_process_ended(struct worker_process *p, int code, int status);
+/* What is saved of it has changed: it is saved soon, or with whatever comes of it. */
+void worker_process_changed(struct worker_process *p);
 void worker_process_signal(struct worker_process *p, int signal, bool group);
 /* SIGKILL to its group and descendants. */
 void worker_process_kill(struct worker_process *p);

@@ -97,6 +97,21 @@ static void give_back(struct capture *c)
 	c->punched += len;
 }
 
+static void tail_append(struct capture *c, const char *data, size_t len);
+
+/* Somebody else has read it; its last words are still there, unless they were given back. */
+static void read_tail(struct capture *c)
+{
+	size_t len = (size_t)MIN(c->offset, (uint64_t)CAPTURE_TAIL_MAX), skip = 0;
+	_cleanup_free_ char *data = malloc(len + 1);
+	ssize_t n = data ? pread(c->fd, data, len, (off_t)(c->offset - len)) : -1;
+
+	while (n > 0 && skip < (size_t)n && data[skip] == '\0')
+		skip++;
+	if (n > 0 && skip < (size_t)n)
+		tail_append(c, data + skip, (size_t)n - skip);
+}
+
 int capture_restore_take(struct capture *ret, int *fd, uint64_t offset, uint64_t quota)
 {
 	struct stat st;
@@ -106,6 +121,7 @@ int capture_restore_take(struct capture *ret, int *fd, uint64_t offset, uint64_t
 	if (!S_ISREG(st.st_mode) || offset > INT64_MAX)
 		return -EINVAL;
 	*ret = capture_init(fd, offset, quota);
+	read_tail(ret);
 	give_back(ret);
 	return 0;
 }
@@ -257,6 +273,9 @@ ssize_t capture_read(struct capture *c, size_t max, capture_line_fn line, void *
 		take_chunk(c, chunk, (size_t)n, line, userdata);
 		give_back(c);
 	}
+	/* Who takes the descriptor over finds there where to go on; an unfinished line again. */
+	if (total > 0)
+		(void)lseek(c->fd, (off_t)(c->offset - MIN(c->offset, c->line.len)), SEEK_SET);
 	return (ssize_t)total;
 }
 

@@ -42,7 +42,9 @@ typedef void (*capture_line_fn)(const char *line, size_t len, void *userdata);
  * CLOEXEC); the caller closes it after the spawn. */
 int capture_open(struct capture *ret, uint64_t quota, int *ret_write_fd);
 /* Go on with the file of an earlier capture (as after a new exec of ours) from that offset; what is
- * before it is freed. */
+ * before it is freed. capture_read() leaves the offset of what was not read yet, or is of an
+ * unfinished line, as the descriptor's file position (lseek(2)), so that whoever holds a copy of it
+ * knows where to go on. */
 int capture_restore_take(struct capture *ret, int *fd, uint64_t offset, uint64_t quota);
 /* NULL-safe on a zeroed one whose fd is -1. */
 void capture_done(struct capture *c);

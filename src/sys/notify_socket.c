@@ -8,12 +8,39 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-static int bind_random(int fd, char **ret_address)
+static int bind_to(int fd, const char *address)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	size_t len = strlen(address);
+
+	if (address[0] != '@' || len > sizeof(a.sun_path))
+		return -EINVAL;
+	/* In the address the "@" is a NUL, and there is none at the end. */
+	memcpy(a.sun_path + 1, address + 1, len - 1);
+	return bind(fd, (const struct sockaddr *)&a,
+		       (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)) < 0
+		       ? -errno
+		       : 0;
+}
+
+static int open_socket(const char *address)
+{
+	static const int one = 1;
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int r;
+
+	/* Before bind: no datagram may come without them. */
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &one, sizeof(one)) < 0)
+		return -errno;
+	r = bind_to(fd, address);
+	return r < 0 ? r : TAKE_FD(fd);
+}
+
+int notify_socket_open(int *ret_fd, char **ret_address)
+{
+	_cleanup_free_ char *address = NULL;
 	uint64_t random[2];
-	char *address;
-	size_t len;
+	int fd;
 
 	if (getrandom(random, sizeof(random), 0) != sizeof(random))
 		return -errno;
@@ -21,37 +48,17 @@ static int bind_random(int fd, char **ret_address)
 		(unsigned long long)random[1]);
 	if (!address)
 		return -ENOMEM;
-	/* In the address the "@" is a NUL, and there is none at the end. */
-	len = strlen(address);
-	memcpy(a.sun_path + 1, address + 1, len - 1);
-	if (bind(fd, (const struct sockaddr *)&a,
-		    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)) < 0) {
-		int r = -errno;
-
-		free(address);
-		return r;
-	}
-	*ret_address = address;
+	fd = open_socket(address);
+	if (fd < 0)
+		return fd;
+	*ret_fd = fd;
+	*ret_address = TAKE_PTR(address);
 	return 0;
 }
 
-int notify_socket_open(int *ret_fd, char **ret_address)
+int notify_socket_reopen(const char *address)
 {
-	static const int one = 1;
-	_cleanup_close_ int fd = -1;
-	int r;
-
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	/* Before bind: no datagram may come without them. */
-	if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &one, sizeof(one)) < 0)
-		return -errno;
-	r = bind_random(fd, ret_address);
-	if (r < 0)
-		return r;
-	*ret_fd = TAKE_FD(fd);
-	return 0;
+	return open_socket(address);
 }
 
 static void take_control(struct msghdr *message, struct notify_datagram *d)

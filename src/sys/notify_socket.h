@@ -11,6 +11,10 @@
  * the caller frees. The name is unguessable (random) and bound at once. */
 int notify_socket_open(int *ret_fd, char **ret_address);
 
+/* The same under a name of an earlier one, for a process that still has it: the fd, or -EADDRINUSE.
+ */
+int notify_socket_reopen(const char *address);
+
 enum { NOTIFY_FDS_MAX = 253, NOTIFY_MESSAGE_MAX = 4096 };
 struct notify_datagram {
 	pid_t pid; /* SCM_CREDENTIALS of the sender; 0 when it is not in our pid namespace */

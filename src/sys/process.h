@@ -43,5 +43,17 @@ int process_find_socket_holder(uint64_t inode, pid_t *ret_pid);
 /* One environment variable of a process, as it was at its exec. The caller frees. -ENOENT when
  * unset. */
 int process_environment(pid_t pid, const char *name, char **ret);
+/* When it was started, in the kernel's ticks since boot: with the pid it names a process for good.
+ */
+int process_start_time(pid_t pid, uint64_t *ret);
+bool process_is_zombie(pid_t pid);
+/* All processes but ourselves whose environment, as it was at their exec, has NAME=VALUE; those of
+ * a process group. Searches all of /proc. The caller frees. */
+int process_find_by_environment(const char *name, const char *value, pid_t **ret, size_t *ret_n);
+int process_find_group(pid_t pgid, pid_t **ret, size_t *ret_n);
+/* How a process ended that is not our child: CLD_* and status, as in siginfo_t. PIDFD_GET_INFO,
+ * since Linux 6.15. The pidfd must have been opened while it lived. -EAGAIN: its parent has not
+ * reaped it yet; -ESRCH: it was too long ago; -EOPNOTSUPP: the kernel does not tell. */
+int process_exit_status(int pidfd, int *ret_code, int *ret_status);
 /* Ask for orphans: prctl(PR_SET_CHILD_SUBREAPER). */
 int process_become_subreaper(void);

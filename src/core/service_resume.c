@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Whoever drove the machines died, and another one takes over from what was written down. It is
+ * known what was to be done, not whether it was. */
+#include "core/service_internal.h"
+
+/* As generation.c has it for processes that do not die of SIGKILL at once. */
+#define KILL_AGAIN_USEC USEC_PER_SEC
+
+static uint64_t later(uint64_t now, uint64_t wait)
+{
+	return wait >= USEC_INFINITY - now ? USEC_INFINITY : now + wait;
+}
+
+static void add(struct effects *ret, enum effect_kind kind, const struct generation *g,
+	const struct worker *w)
+{
+	effects_add(
+		ret, (struct effect){.kind = kind, .generation = g->number, .worker = w->index});
+}
+
+static void resume_worker(struct generation *g, struct worker *w, uint64_t now, struct effects *ret)
+{
+	const struct drain_config *drain = &g->policy.drain;
+
+	switch (w->state) {
+	case WORKER_STARTING:
+		w->deadline_usec = later(now, g->policy.ready_timeout_usec);
+		add(ret, EFFECT_WATCH_READINESS, g, w);
+		break;
+	case WORKER_SETTLING:
+		w->deadline_usec = later(now, drain->settle_usec);
+		break;
+	case WORKER_EMPTYING:
+		w->deadline_usec = later(now, drain->settle_timeout_usec);
+		w->poll_usec = now;
+		break;
+	case WORKER_IDLING:
+		w->deadline_usec = later(now, drain->idle_wait_usec);
+		w->poll_usec = now;
+		break;
+	case WORKER_DRAINING:
+		w->deadline_usec = later(now, drain->timeout_usec);
+		add(ret, EFFECT_SIGNAL_DRAIN, g, w);
+		break;
+	case WORKER_ESCALATED:
+		w->deadline_usec = later(now, drain->kill_after_usec);
+		add(ret, EFFECT_SIGNAL_TERM, g, w);
+		break;
+	case WORKER_KILLED:
+		/* It may have been told to abort, and be writing its core dump. */
+		w->deadline_usec = later(now, MAX(drain->kill_after_usec, KILL_AGAIN_USEC));
+		break;
+	case WORKER_STOPPED:
+	case WORKER_READY:
+	case WORKER_BACKOFF:
+		break;
+	}
+}
+
+static void resume_rollout(struct service *s, uint64_t now, struct effects *ret)
+{
+	struct rollout *r = &s->rollout;
+	const struct generation *to = service_generation(s, r->to);
+
+	r->verifying = false;
+	r->verify_due_usec = USEC_INFINITY;
+	if (r->phase != ROLLOUT_SOAKING || !to)
+		return;
+	/* What nobody has watched proves nothing. */
+	r->soaked = false;
+	r->deadline_usec = r->from == 0 ? now : later(now, to->policy.soak_usec);
+	rollout_verify_begin(s, ret);
+}
+
+int service_resume(struct service *s, uint64_t now, struct effects *ret)
+{
+	size_t workers = 0;
+	int r;
+
+	for (size_t i = 0; i < s->n_generations; i++)
+		workers += s->generations[i]->n_workers;
+	r = effects_reserve(ret, ret->n + 2 * ARRAY_SIZE(s->generations) + 8 + 2 * workers);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < s->n_generations; i++) {
+		const struct generation *g = s->generations[i];
+
+		if (g->lane != LANE_NONE)
+			effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
+						 .generation = g->number,
+						 .worker = NO_WORKER,
+						 .value = g->lane});
+	}
+	effects_add(ret, (struct effect){.kind = EFFECT_STEER, .worker = NO_WORKER});
+	for (size_t i = 0; i < s->n_generations; i++)
+		for (unsigned k = 0; k < s->generations[i]->n_workers; k++)
+			resume_worker(s->generations[i], &s->generations[i]->workers[k], now, ret);
+	resume_rollout(s, now, ret);
+	return 0;
+}
+
+static bool rollout_is_valid(const struct service *s)
+{
+	const struct rollout *r = &s->rollout;
+	const struct generation *to = service_generation(s, r->to);
+
+	if (r->phase == ROLLOUT_NONE)
+		return true;
+	if (r->n_steps == 0 || r->step >= r->n_steps)
+		return false;
+	/* Who is settled may be forgotten. */
+	if (r->phase == ROLLOUT_SETTLING)
+		return true;
+	for (unsigned i = 0; to && i < r->n_steps; i++)
+		if (r->steps[i].workers > to->n_workers)
+			return false;
+	return to && (r->phase == ROLLOUT_WAITING || to->lane != LANE_NONE) &&
+	       (r->phase != ROLLOUT_RESTORING || service_generation(s, r->from));
+}
+
+bool service_is_valid(const struct service *s)
+{
+	const struct generation *recycled = service_generation(s, s->recycle.generation);
+
+	for (size_t i = 0; i < s->n_generations; i++) {
+		const struct generation *g = s->generations[i];
+
+		if (g->number == 0 || g->number > s->last_number ||
+			(i > 0 && g->number <= s->generations[i - 1]->number) ||
+			g->wanted > g->n_workers || g->policy.drain.max_generations < 2 ||
+			(g->lane != LANE_NONE && g->lane > CONFIG_GENERATIONS_MAX + 1))
+			return false;
+		for (size_t k = 0; k < i; k++)
+			if (g->lane != LANE_NONE && g->lane == s->generations[k]->lane)
+				return false;
+		for (unsigned k = 0; k < g->n_workers; k++)
+			if (g->workers[k].index != k)
+				return false;
+	}
+	if (s->current != 0 && !service_generation(s, s->current))
+		return false;
+	if (s->recycle.phase == RECYCLE_LEAVING && recycled &&
+		s->recycle.worker >= recycled->n_workers)
+		return false;
+	return rollout_is_valid(s);
+}

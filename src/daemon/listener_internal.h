@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What listener.c and listener_restore.c share; nobody else's. */
+#pragma once
+
+#include "daemon/listener.h"
+
+/* By its configuration; held_reason is set where it is held. */
+void listener_choose_kind(struct listener *l, bool may_group);
+/* It has begun to listen: into the model, the event loop and the keeper's store. */
+int listener_keep_socket_take(struct listener *l, unsigned lane, unsigned slot, int *fd);

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The descriptors; store_state.c has the records. */
+#include "daemon/store_internal.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "base/parse.h"
+#include "daemon/log.h"
+
+#define BARRIER_USEC (2 * USEC_PER_SEC)
+/* Numbers begin again after that many; by then the first ones are long gone. */
+enum { NUMBER_MAX = 36 * 36 * 36 * 36 * 36 - 1 };
+
+static const char kinds[] = "lpnodecs";
+
+static void format_name(enum stored kind, unsigned number, char *ret)
+{
+	char digits[8];
+	size_t n = 0;
+
+	do
+		digits[n++] = "0123456789abcdefghijklmnopqrstuvwxyz"[number % 36];
+	while ((number /= 36) > 0);
+	*ret++ = '_';
+	*ret++ = (char)kind;
+	while (n > 0)
+		*ret++ = digits[--n];
+	*ret = '\0';
+}
+
+static bool parse_name(const char *name, enum stored *ret_kind, unsigned *ret_number)
+{
+	char *end;
+	unsigned long number;
+	char back[STORE_NAME_MAX];
+
+	if (name[0] != '_' || !name[1] || !strchr(kinds, name[1]) || strlen(name) > 7)
+		return false;
+	number = strtoul(name + 2, &end, 36);
+	if (*end || number == 0 || number > NUMBER_MAX)
+		return false;
+	*ret_kind = (enum stored)name[1];
+	*ret_number = (unsigned)number;
+	format_name(*ret_kind, *ret_number, back);
+	return streq(back, name);
+}
+
+static int take_received(struct store *s, struct activation *received)
+{
+	s->received = calloc(received->n + 1, sizeof(*s->received));
+	if (!s->received)
+		return -ENOMEM;
+	for (size_t i = 0; i < received->n; i++) {
+		struct activation_socket *a = &received->sockets[i];
+		struct store_received item;
+
+		if (a->fd < 0 || !a->name || !parse_name(a->name, &item.kind, &item.number))
+			continue;
+		item.fd = TAKE_FD(a->fd);
+		item.taken = false;
+		s->received[s->n_received++] = item;
+		s->last_number = MAX(s->last_number, item.number);
+	}
+	s->n_stored = (unsigned)s->n_received;
+	return 0;
+}
+
+static unsigned store_max(void)
+{
+	const char *text = getenv("FDSTORE"); /* newer systemd says how many */
+	unsigned n;
+
+	return text && parse_uint(text, 0, UINT32_MAX, &n) >= 0 ? MIN(n, (unsigned)STORE_MAX)
+								: STORE_MAX;
+}
+
+int store_new(struct activation *received, struct store **ret)
+{
+	struct store *s = calloc(1, sizeof(*s));
+	int r;
+
+	*ret = NULL;
+	if (!s)
+		return -ENOMEM;
+	s->keeper = FDSTORE_NULL;
+	s->state_fd = -1;
+	s->max = store_max();
+	s->records = json_object();
+	r = s->records ? take_received(s, received) : -ENOMEM;
+	if (r < 0) {
+		store_free(s);
+		return r;
+	}
+	r = fdstore_open(&s->keeper);
+	if (r < 0)
+		log_warning("the keeper named by NOTIFY_SOCKET cannot be reached (%s): nothing "
+			    "survives if this process is killed",
+			strerror(-r));
+	if (s->keeper.fd < 0 && s->n_received == 0) {
+		store_free(s);
+		return 0;
+	}
+	*ret = s;
+	return 0;
+}
+
+struct store *store_free(struct store *s)
+{
+	if (!s)
+		return NULL;
+	for (size_t i = 0; i < s->n_received; i++)
+		close_fd(s->received[i].fd);
+	free(s->received);
+	free(s->by_fd);
+	close_fd(s->state_fd);
+	fdstore_done(&s->keeper);
+	json_decref(s->records);
+	buffer_done(&s->pending);
+	free(s);
+	return NULL;
+}
+
+bool store_is_kept(const struct store *s)
+{
+	return s && s->keeper.fd >= 0;
+}
+
+/* --- which is which ------------------------------------------------------- */
+
+static int remember(struct store *s, int fd, enum stored kind, unsigned number)
+{
+	size_t before = s->by_fd_capacity;
+	int r;
+
+	r = array_reserve(&s->by_fd, &s->by_fd_capacity, (size_t)fd + 1, sizeof(*s->by_fd));
+	if (r < 0)
+		return r;
+	if (s->by_fd_capacity > before)
+		memset(s->by_fd + before, 0, (s->by_fd_capacity - before) * sizeof(*s->by_fd));
+	s->by_fd[fd] = (struct store_entry){.kind = kind, .number = number};
+	return 0;
+}
+
+unsigned store_number(const struct store *s, int fd)
+{
+	return s && fd >= 0 && (size_t)fd < s->by_fd_capacity ? s->by_fd[fd].number : 0;
+}
+
+static void keeper_failed(struct store *s, int r)
+{
+	if (!s->failed)
+		log_error("the keeper does not take our descriptors (%s): what cannot be stored "
+			  "does not survive if this process is killed",
+			strerror(-r));
+	s->failed = true;
+}
+
+unsigned store_add(struct store *s, enum stored kind, int fd)
+{
+	char name[STORE_NAME_MAX];
+	int r;
+
+	if (!store_is_kept(s) || fd < 0)
+		return 0;
+	if (s->n_stored >= s->max) {
+		if (!s->full)
+			log_error("the keeper's store is full (%u descriptors): what is made from "
+				  "now on does not survive if this process is killed",
+				s->n_stored);
+		s->full = true;
+		return 0;
+	}
+	s->last_number = s->last_number % NUMBER_MAX + 1;
+	format_name(kind, s->last_number, name);
+	r = remember(s, fd, kind, s->last_number);
+	if (r >= 0)
+		r = fdstore_push(&s->keeper, fd, name);
+	if (r < 0) {
+		if ((size_t)fd < s->by_fd_capacity)
+			s->by_fd[fd].number = 0;
+		keeper_failed(s, r);
+		return 0;
+	}
+	s->n_stored++;
+	return s->last_number;
+}
+
+void store_drop_number(struct store *s, enum stored kind, unsigned number)
+{
+	char name[STORE_NAME_MAX];
+	int r;
+
+	if (!store_is_kept(s) || number == 0)
+		return;
+	format_name(kind, number, name);
+	r = fdstore_remove(&s->keeper, name);
+	if (r < 0)
+		keeper_failed(s, r);
+	if (s->n_stored > 0)
+		s->n_stored--;
+	s->full = false;
+}
+
+void store_drop(struct store *s, int fd)
+{
+	if (store_number(s, fd) == 0)
+		return;
+	store_drop_number(s, s->by_fd[fd].kind, s->by_fd[fd].number);
+	s->by_fd[fd].number = 0;
+}
+
+void store_barrier(struct store *s)
+{
+	if (!store_is_kept(s) || s->no_barrier)
+		return;
+	/* A keeper that knows no barrier is not waited for again. */
+	if (fdstore_barrier(&s->keeper, BARRIER_USEC) < 0) {
+		s->no_barrier = true;
+		log_warning("the keeper does not say when it has closed what was dropped");
+	}
+}
+
+/* --- what an earlier daemon stored ---------------------------------------- */
+
+int store_take(struct store *s, enum stored kind, unsigned number)
+{
+	for (size_t i = 0; s && number > 0 && i < s->n_received; i++) {
+		struct store_received *item = &s->received[i];
+		int fd;
+
+		if (item->taken || item->kind != kind || item->number != number)
+			continue;
+		fd = fcntl(item->fd, F_DUPFD_CLOEXEC, 3);
+		if (fd < 0)
+			return -1;
+		item->taken = true;
+		(void)remember(s, fd, kind, number);
+		return fd;
+	}
+	return -1;
+}
+
+int store_take_any(struct store *s, enum stored kind, unsigned *ret_number)
+{
+	for (size_t i = 0; s && i < s->n_received; i++)
+		if (!s->received[i].taken && s->received[i].kind == kind) {
+			*ret_number = s->received[i].number;
+			return store_take(s, kind, *ret_number);
+		}
+	return -1;
+}
+
+void store_take_back(struct store *s)
+{
+	for (size_t i = 0; s && i < s->n_received; i++)
+		s->received[i].taken = false;
+	if (s && s->by_fd)
+		memset(s->by_fd, 0, s->by_fd_capacity * sizeof(*s->by_fd));
+}
+
+unsigned store_discard_rest(struct store *s)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; s && i < s->n_received; i++) {
+		struct store_received *item = &s->received[i];
+
+		if (!item->taken) {
+			store_drop_number(s, item->kind, item->number);
+			n++;
+		}
+		close_fd(item->fd);
+	}
+	if (s)
+		s->n_received = 0;
+	return n;
+}
+
+void store_figures(const struct store *s, struct store_figures *ret)
+{
+	*ret = (struct store_figures){0};
+	if (s) {
+		*ret = s->figures;
+		ret->n_stored = s->n_stored;
+	}
+}

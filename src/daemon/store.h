@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What survives the daemon: descriptors that the keeper holds (sys/fdstore.h), and the saved state,
+ * which is one of them and says what the others are. Without a keeper ($NOTIFY_SOCKET not set)
+ * there is no store: every function takes NULL for it and does nothing, at no cost.
+ *
+ * Descriptors are stored when they are made and taken out when they are closed. Their names are
+ * short, because all of them come back in one environment variable: "_", a letter for the kind, a
+ * number in base 36 ("_l1k"). The underscore tells them from sockets of socket units. What a
+ * descriptor is for is said by the state alone, which names it by its number.
+ *
+ * The state is a set of records, KEY -> JSON (state_save.h says which). store_set() notes what is
+ * to be said; store_commit() writes what has really changed, in one batch that a kill leaves either
+ * whole or unwritten (wire/state.h). The rule for everybody: store, commit, act; what was acted on
+ * and is not in the state is found again by restore.h. */
+#pragma once
+
+#include <jansson.h>
+
+#include "base/error.h"
+#include "sys/activation.h"
+
+enum stored {
+	STORED_LISTENER = 'l',
+	STORED_PIDFD = 'p',
+	STORED_NOTIFY = 'n',
+	STORED_OUTPUT = 'o',	 /* a capture file; its file position is where reading goes on */
+	STORED_DIRECTORY = 'd',	 /* of a snapshot */
+	STORED_EXECUTABLE = 'e', /* of a snapshot */
+	STORED_CONTROL = 'c',	 /* the control socket */
+	STORED_STATE = 's',
+};
+
+/* The keeper has room for so many; systemd's needs FileDescriptorStoreMax= to be as large. */
+enum { STORE_MAX = 16384 };
+
+struct store;
+
+/* received: everything that was passed to this process; what has a store's name is moved out of it.
+ * *ret: NULL when there is no keeper and nothing was stored. 0 or -ENOMEM. */
+int store_new(struct activation *received, struct store **ret);
+/* Closes what nobody has taken, and leaves everything with the keeper. Returns NULL. */
+struct store *store_free(struct store *s);
+/* Is there a keeper, that what is stored now will survive us? */
+bool store_is_kept(const struct store *s);
+
+/* --- descriptors --- */
+
+/* Have the keeper hold a copy. Its number, > 0; 0: it is not stored (no keeper, or its store is
+ * full, which is logged). */
+unsigned store_add(struct store *s, enum stored kind, int fd);
+/* The keeper forgets it. Before the descriptor is closed; one that is not stored is fine. */
+void store_drop(struct store *s, int fd);
+void store_drop_number(struct store *s, enum stored kind, unsigned number);
+/* The number under which the descriptor is stored; 0: it is not. */
+unsigned store_number(const struct store *s, int fd);
+/* Wait (shortly) until the keeper has really closed what was dropped: before an address is bound
+ * again. */
+void store_barrier(struct store *s);
+
+/* What an earlier daemon stored. The descriptor is the caller's, and stays stored; -1: there is
+ * none, or it was taken. Number 0 is none. */
+int store_take(struct store *s, enum stored kind, unsigned number);
+/* One after the other those of a kind that nobody has taken; -1: no more. */
+int store_take_any(struct store *s, enum stored kind, unsigned *ret_number);
+/* What was taken did not help: everything can be taken again. The caller has closed it. */
+void store_take_back(struct store *s);
+/* Close those that nobody has taken, and have the keeper forget them: nothing knows what they are
+ * for. Returns how many. */
+unsigned store_discard_rest(struct store *s);
+
+/* --- state --- */
+
+/* Is there a state of an earlier daemon? Does not look whether it is good. */
+bool store_has_state(const struct store *s);
+/* Read it: an object of KEY -> value. 0; -ENODATA: there is none; or a message why it cannot be
+ * used (damaged, truncated, of a newer version): it is then given up, and the next commit begins
+ * anew. */
+int store_load(struct store *s, json_t **ret, struct error *ret_error);
+/* It was read, and cannot be used all the same: the next commit begins anew. */
+void store_give_up_state(struct store *s);
+/* A record's new value; NULL: there is none any more. Takes the value. Out of memory is logged. */
+void store_set(struct store *s, const char *key, json_t *value_take);
+/* Is there a record of that name? */
+bool store_has(const struct store *s, const char *key);
+/* Forget all records that begin so. */
+void store_forget(struct store *s, const char *prefix);
+/* Write what has changed. A failure is logged once, and tried again the next time. */
+void store_commit(struct store *s);
+
+struct store_figures {
+	unsigned n_stored;	     /* descriptors */
+	uint64_t n_commits, n_bytes; /* written */
+	uint64_t commit_usec;	     /* spent on writing */
+};
+void store_figures(const struct store *s, struct store_figures *ret);

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What store.c and store_state.c share; nobody else's. */
+#pragma once
+
+#include "base/buffer.h"
+#include "daemon/store.h"
+#include "sys/fdstore.h"
+
+enum { STORE_NAME_MAX = 12 };
+
+struct store_entry {
+	enum stored kind;
+	unsigned number; /* 0: not stored */
+};
+
+struct store_received {
+	enum stored kind;
+	unsigned number;
+	int fd;
+	bool taken; /* by a duplicate: if the rest cannot be used, all is given out anew */
+};
+
+struct store {
+	struct fdstore keeper;
+	unsigned max, n_stored, last_number;
+	bool full, failed, no_barrier; /* reported already */
+	struct store_entry *by_fd;
+	size_t by_fd_capacity;
+	struct store_received *received;
+	size_t n_received;
+
+	json_t *records;       /* KEY -> the value's text, as they stand in the file */
+	struct buffer pending; /* records that are not written yet */
+	int state_fd;
+	unsigned slot;
+	size_t end;	   /* where the next batch goes */
+	size_t whole_len;  /* of the batch that began the slot */
+	uint64_t sequence; /* of the last batch; 0: none */
+	bool anew;	   /* everything must be written, into the other slot */
+	bool write_failed; /* reported already */
+	struct store_figures figures;
+};
