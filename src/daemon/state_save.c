@@ -449,6 +449,20 @@ static void note_manager(struct manager *m)
 	m->changed = false;
 }
 
+static const char *phase_name(enum rollout_phase phase)
+{
+	static const char *const names[] = {
+		[ROLLOUT_NONE] = "none",
+		[ROLLOUT_WAITING] = "waiting",
+		[ROLLOUT_STOPPING_OLD] = "stopping-old",
+		[ROLLOUT_STARTING] = "starting",
+		[ROLLOUT_SOAKING] = "soaking",
+		[ROLLOUT_SETTLING] = "settling",
+		[ROLLOUT_RESTORING] = "restoring",
+	};
+	return names[phase];
+}
+
 static void pass_faults(struct manager_service *s)
 {
 	unsigned states = s->saved ? s->saved->worker_states : 0;
@@ -461,7 +475,7 @@ static void pass_faults(struct manager_service *s)
 	if (!fault_is_on())
 		return;
 	if (phase)
-		fault_point_of("rollout", rollout_phase_to_string(s->core.rollout.phase));
+		fault_point_of("rollout", phase_name(s->core.rollout.phase));
 	for (unsigned i = 0; i < N_WORKER_STATES; i++)
 		if (states & (1u << i))
 			fault_point_of("worker", worker_state_to_string((enum worker_state)i));

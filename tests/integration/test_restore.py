@@ -66,3 +66,82 @@ def test_workers_serve_on_and_are_taken_back(kept, load):
     web.wait_serving("web", generation=3)
     web.ctl("scale", "web", "2")
     assert_clean(traffic.stop(), generations=[1, 2, 3])
+
+
+# ---- killed at a point of an upgrade ----
+
+# (strategy and what goes with it, workers, sockets per worker)
+BLUE_GREEN = ({**quick()}, 4, False)
+ROLLING = ({**quick("rolling", surge="50%")}, 4, True)
+CANARY = ({"strategy": "canary", "steps": ["25%", "100%"], "soak": "300ms"}, 4, False)
+RECREATE = ({**quick("recreate")}, 2, False)
+
+# The first of each that comes with the upgrade: four workers were started before it.
+POINTS = [
+    ("spawn:5", BLUE_GREEN),
+    ("spawned:5", BLUE_GREEN),
+    ("spawn-saved:5", BLUE_GREEN),
+    ("spawned:8", ROLLING),
+    ("effect-prepare-lane:2", BLUE_GREEN),
+    ("effect-prepare-lane:2", ROLLING),
+    ("effect-watch-readiness:6", BLUE_GREEN),
+    ("effect-steer:12", ROLLING),
+    ("effect-signal-drain:1", BLUE_GREEN),
+    ("effect-signal-drain:3", ROLLING),
+    ("effect-release-lane:1", BLUE_GREEN),
+    ("effect-forget-generation:1", ROLLING),
+    ("rollout-starting:2", BLUE_GREEN),
+    ("rollout-soaking:2", CANARY),
+    ("rollout-soaking:3", CANARY),
+    ("rollout-soaking:2", ROLLING),
+    ("rollout-settling:2", BLUE_GREEN),
+    ("rollout-settling:2", ROLLING),
+    ("rollout-stopping-old:1", RECREATE),
+    ("rollout-starting:2", RECREATE),
+    ("rollout-none:2", BLUE_GREEN),
+    ("worker-starting:5", ROLLING),
+    ("worker-ready:6", ROLLING),
+    ("worker-settling:1", BLUE_GREEN),
+    ("worker-emptying:1", BLUE_GREEN),
+    ("worker-idling:1", BLUE_GREEN),
+    ("worker-draining:1", BLUE_GREEN),
+    ("worker-draining:2", ROLLING),
+    ("worker-stopped:5", BLUE_GREEN),
+]
+
+
+def listen_for(daemon_port, own_sockets):
+    return per_worker(daemon_port) if own_sockets else f"127.0.0.1:{daemon_port}"
+
+
+def wait_settled(web, generation, timeout=30.0):
+    """Until this generation serves and is alone."""
+
+    def alone():
+        now = web.service()
+        return now["state"] == "serving" and [g["number"] for g in now["generations"]] == [generation]
+
+    web.wait_serving("web", generation=generation, timeout=timeout)
+    wait_until(alone, timeout, f"generation {generation} to be alone")
+
+
+@pytest.mark.parametrize("fault,how", POINTS, ids=[f"{p}-{h[0]['strategy']}" for p, h in POINTS])
+def test_killed_during_an_upgrade(kept, load, fault, how):
+    upgrade, workers, own_sockets = how
+    port = free_port()
+    web = kept(
+        workers=workers, upgrade=upgrade, listen=listen_for(port, own_sockets), env={"TENURE_FAULT": fault}
+    )
+    web.port = port
+    web.spawn["env"].pop("TENURE_FAULT")
+    traffic = load(port, clients=CLIENTS)
+    traffic.wait_more(100)
+    web.ctl("upgrade", "web", "--detach", check=None)
+    web.wait_dead()
+    web.back()
+    wait_settled(web, 2)
+    assert len(set(web.pids())) == workers
+    traffic.wait_for(generation=2)
+    web.upgrade("web")
+    wait_settled(web, 3)
+    assert_clean(traffic.stop())
