@@ -254,6 +254,9 @@ void generation_retire_worker(
 	bool settle = !at_once && g->policy.steered && g->had_weight &&
 		      (g->policy.per_worker || g->weight == 0);
 
+	/* Who is scaled away, or only stood in for another, leaves the queue to those that stay. */
+	if (w->index >= g->wanted && queue_has_other_owner(g, w))
+		settle = false;
 	if (!settle)
 		w->owes_settle = false;
 	else if (!w->retiring && (w->state == WORKER_KILLED || w->state == WORKER_DRAINING ||

@@ -112,15 +112,23 @@ static bool begin(struct service *s, uint64_t now, struct effects *ret)
 	return true;
 }
 
-/* The spare has not got ready: another time. */
-static void fail(struct service *s, struct generation *g, uint64_t now, struct effects *ret)
+/* The spare is of no use: another time. */
+static uint64_t put_off(struct recycle *r, uint64_t now)
 {
-	struct recycle *r = &s->recycle;
 	unsigned doublings = MIN(r->failures, 7U);
 	uint64_t wait = MIN(RETRY_FIRST_USEC << doublings, RETRY_MOST_USEC);
 
 	r->failures++;
 	r->retry_usec = later(now, wait);
+	return wait;
+}
+
+/* It has not got ready. */
+static void fail(struct service *s, struct generation *g, uint64_t now, struct effects *ret)
+{
+	struct recycle *r = &s->recycle;
+	uint64_t wait = put_off(r, now);
+
 	effects_add(ret, (struct effect){.kind = EFFECT_REPORT,
 				 .report = REPORT_RECYCLE_FAILED,
 				 .reason = r->reason,
@@ -166,7 +174,7 @@ static bool advance_once(struct service *s, uint64_t now, struct effects *ret)
 {
 	struct recycle *r = &s->recycle;
 	struct generation *g = service_generation(s, r->generation);
-	struct worker *w;
+	struct worker *w, *spare;
 
 	if (r->phase == RECYCLE_NONE)
 		return begin(s, now, ret);
@@ -190,12 +198,20 @@ static bool advance_once(struct service *s, uint64_t now, struct effects *ret)
 			fail(s, g, now, ret);
 			return true;
 		}
-		r->failures = 0;
 		return go_on(s, g, now, ret);
 	case RECYCLE_LEAVING:
 		w = &g->workers[r->worker];
+		spare = spare_of(r, g);
+		if (worker_state_is_leaving(w->state) && (!spare || spare->state != WORKER_READY)) {
+			/* Nobody stands in for it any more, and it was not told anything. */
+			generation_unretire_worker(g, w, now, ret);
+			(void)put_off(r, now);
+			retire_spare(r, g, false, now, ret);
+			return true;
+		}
 		if (w->state != WORKER_STOPPED)
 			return false;
+		r->failures = 0;
 		r->phase = RECYCLE_RETURNING;
 		w->retiring = w->owes_settle = false;
 		w->rescues = 0;

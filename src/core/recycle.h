@@ -14,7 +14,8 @@
  * Only while no rollout is under way, and never in warm or leaving generations. What people ask for
  * goes first: then the old worker stays if it was not told to go, or is started again when it is
  * gone, and the spare goes when that one is ready. A spare that does not get ready is given up and
- * tried again later; the old workers go on, and nothing has failed but the recycling. */
+ * tried again later; the old workers go on, and nothing has failed but the recycling. So is one that
+ * ends before the old worker was told to go. */
 #pragma once
 
 #include "core/generation.h"
