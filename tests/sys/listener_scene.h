@@ -148,7 +148,7 @@ static inline int client_from(const struct address *to, const char *source)
 static inline struct lane_socket take_one(const struct listener *l)
 {
 	struct lane_socket found = {0};
-	struct pollfd p[64];
+	struct pollfd p[400];
 	int connection;
 
 	ck_assert_uint_le(l->lanes.n, ARRAY_SIZE(p));
@@ -205,8 +205,11 @@ static inline void expect_model(struct listener *l)
 {
 	for (size_t i = 0; i < l->lanes.n; i++) {
 		struct lane_socket s = l->lanes.sockets[i], found;
-		int rule = rule_to(l, "127.0.0.3", 0, s.lane, s.slot);
+		int rule;
 
+		if (s.lane == LANES_OTHER)
+			continue;
+		rule = rule_to(l, "127.0.0.3", 0, s.lane, s.slot);
 		ck_assert_int_gt(rule, 0);
 		found = reach(l, "127.0.0.3");
 		ck_assert_msg(found.lane == s.lane && found.slot == s.slot,
