@@ -102,6 +102,7 @@ SERVERS = [
     pytest.param("lighttpd", "lighttpd", False, id="lighttpd"),
     pytest.param("haproxy", "haproxy", False, id="haproxy"),
     pytest.param("hello", "python3", True, id="python"),
+    pytest.param("canary", "python3", True, id="canary"),
 ]
 
 
