@@ -88,9 +88,17 @@ static void path_root(struct worker *worker, const char *query, int fd, struct a
 
 static void path_up(struct worker *worker, const char *query, int fd, struct answer *answer)
 {
+	const char *path = worker->options.unhealthy_if;
+	FILE *file = path ? fopen(path, "re") : NULL;
+	char reason[256] = "unhealthy\n";
+
 	(void)query, (void)fd;
-	answer->status = worker->options.unhealthy ? 503 : 200;
-	set_body(answer, "%s\n", worker->options.unhealthy ? "unhealthy" : "up");
+	answer->status = file || worker->options.unhealthy ? 503 : 200;
+	if (file) {
+		reason[fread(reason, 1, sizeof(reason) - 1, file)] = '\0';
+		fclose(file);
+	}
+	set_body(answer, "%s", answer->status == 503 ? reason : "up\n");
 }
 
 static void path_pid(struct worker *worker, const char *query, int fd, struct answer *answer)

@@ -14,6 +14,7 @@
 #include "daemon/output.h"
 #include "daemon/ready.h"
 #include "daemon/strays.h"
+#include "daemon/verify.h"
 #include "daemon/worker_process.h"
 #include "sys/listen.h"
 #include "sys/process.h"
@@ -115,7 +116,9 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si,
 
 bool manager_is_worker(const struct manager *m, pid_t pid)
 {
-	for (size_t i = 0; i < m->n_services; i++)
+	for (size_t i = 0; i < m->n_services; i++) {
+		if (verify_command(m->services[i]) == pid)
+			return true;
 		for (size_t k = 0; k < m->services[i]->n_generations; k++) {
 			const struct manager_generation *g = m->services[i]->generations[k];
 			for (unsigned n = 0; n < g->n_workers; n++)
@@ -126,6 +129,7 @@ bool manager_is_worker(const struct manager *m, pid_t pid)
 								pid)))
 					return true;
 		}
+	}
 	return false;
 }
 

@@ -20,6 +20,7 @@
 struct manager;
 struct worker_process;
 struct output_hub;
+struct verify;
 
 /* sd-event: a message must be matched to its worker before its exit is handled, and both before
  * timers and requests. */
@@ -90,6 +91,7 @@ struct manager_service {
 	struct failure failure;
 	struct failure trouble; /* the newest worker's failure: becomes failure when a rollout ends
 				   by it */
+	struct verify *verify;	/* a run that is under way; NULL */
 	int preview_rules[64];	/* rule id per listener; 0: none */
 	bool start_again;	/* EFFECT_START_AGAIN came */
 	bool holds_dead_socket; /* its workers are to be replaced when no rollout is open */
@@ -218,6 +220,8 @@ void manager_service_after(struct manager_service *s);
 /* One event into the core and everything that follows from it. Returns what service_step() said to
  * this event. */
 int manager_service_event(struct manager_service *s, const struct service_event *e);
+/* For the loop that handles one, from inside of it. */
+void manager_service_queue_event(struct manager_service *s, const struct service_event *e);
 void manager_service_ready(struct worker_process *p);
 struct manager_generation *manager_service_generation(
 	const struct manager_service *s, unsigned number);
@@ -233,6 +237,9 @@ void manager_service_report_effect(struct manager_service *s, const struct effec
 /* Remember why something failed, with the worker's exit and last output. */
 void manager_service_note_trouble(struct manager_service *s, const struct worker_process *p,
 	unsigned generation, unsigned worker, const char *reason);
+/* The same of a check of a whole generation. Takes the texts, each of which may be NULL. */
+void manager_service_note_check(struct manager_service *s, unsigned generation, char *reason_take,
+	char *status_take, char *output_take);
 void failure_done(struct failure *f);
 
 /* follow.c: control calls that wait */

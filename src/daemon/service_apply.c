@@ -36,6 +36,11 @@ static void queue_event(struct manager_service *s, struct service_event e)
 	s->events[s->n_events++] = e;
 }
 
+void manager_service_queue_event(struct manager_service *s, const struct service_event *e)
+{
+	queue_event(s, *e);
+}
+
 static struct worker_process *make_worker(struct manager_service *s, const struct effect *e)
 {
 	struct manager_generation *g = manager_service_generation(s, e->generation);
@@ -254,6 +259,8 @@ void manager_service_drop_unused_listeners(struct manager_service *s)
 
 static void apply_forget(struct manager_service *s, const struct effect *e)
 {
+	if (verify_is_of(s, e->generation))
+		verify_stop(s);
 	for (size_t i = 0; i < s->n_generations; i++) {
 		struct manager_generation *g = s->generations[i];
 
@@ -275,6 +282,7 @@ static void apply_forget(struct manager_service *s, const struct effect *e)
 
 static void apply_close_listeners(struct manager_service *s)
 {
+	verify_stop(s); /* it may have a connection to one */
 	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
 		if (s->listeners[id])
 			s->listeners[id] = listener_close(s->listeners[id]);

@@ -102,14 +102,19 @@ void worker_process_kill(struct worker_process *p)
 		(void)kill(pids[i], SIGKILL);
 }
 
+char *worker_exit_to_string(int code, int status)
+{
+	if (code == CLD_EXITED)
+		return xasprintf("exit status %d", status);
+	return xasprintf("signal %d (%s)%s", status, strsignal(status),
+		code == CLD_DUMPED ? ", core dumped" : "");
+}
+
 char *worker_process_describe_exit(const struct worker_process *p)
 {
 	if (p->exit_code == 0)
 		return p->pid ? strdup("running") : NULL;
-	if (p->exit_code == CLD_EXITED)
-		return xasprintf("exit status %d", p->exit_status);
-	return xasprintf("signal %d (%s)%s", p->exit_status, strsignal(p->exit_status),
-		p->exit_code == CLD_DUMPED ? ", core dumped" : "");
+	return worker_exit_to_string(p->exit_code, p->exit_status);
 }
 
 static int on_exit_event(sd_event_source *source, const siginfo_t *si, void *userdata);

@@ -49,7 +49,9 @@ int worker_process_tree(const struct worker_process *p, pid_t **ret, size_t *ret
 void worker_process_signal(struct worker_process *p, int signal, bool group);
 /* SIGKILL to its group and descendants. */
 void worker_process_kill(struct worker_process *p);
-/* "exit status 3", "signal 9 (Killed)", "running". The caller frees. */
+/* "exit status 3", "signal 9 (Killed)", of CLD_* and status as in siginfo_t. The caller frees. */
+char *worker_exit_to_string(int code, int status);
+/* The same of its last process, or "running". The caller frees. */
 char *worker_process_describe_exit(const struct worker_process *p);
 /* Handle one notify datagram queue (event callback). */
 int worker_notify_dispatch(sd_event_source *source, int fd, uint32_t revents, void *userdata);

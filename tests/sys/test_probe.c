@@ -3,7 +3,7 @@
  * lane; and the first line of an HTTP reply. */
 #include "daemon/probe.h"
 
-#include "daemon/ready_check.h"
+#include "daemon/check_http.h"
 #include "listener_scene.h"
 
 /* What sock_diag knows, and what is left where it may not be asked. */
