@@ -17,5 +17,7 @@ char *status_traffic(const json_t *service);
 /* Workers of its serving generation (while it has none, of the newest) that are ready. */
 long long status_ready(const json_t *service);
 enum paint status_paint(const char *state);
+/* Below them: the socket options that were asked for, or that somebody has changed. */
+void status_options(struct output *o, const json_t *listeners);
 void status_listeners(
 	struct output *o, const json_t *listeners, bool with_service, unsigned indent);
