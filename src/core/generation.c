@@ -257,6 +257,9 @@ void generation_retire_worker(
 	/* Who is scaled away, or only stood in for another, leaves the queue to those that stay. */
 	if (w->index >= g->wanted && queue_has_other_owner(g, w))
 		settle = false;
+	/* Where nobody was ever sent nobody waits, but our own probes. */
+	if (g->policy.per_worker && !w->had_share)
+		settle = false;
 	if (!settle)
 		w->owes_settle = false;
 	else if (!w->retiring && (w->state == WORKER_KILLED || w->state == WORKER_DRAINING ||
@@ -502,4 +505,17 @@ void generation_active_slots(const struct generation *g, bool *ret)
 		any |= ret[i] = g->workers[i].state == WORKER_READY;
 	if (!any && g->n_workers > 0)
 		ret[waiting_slot(g)] = true;
+}
+
+void generation_note_shares(struct generation *g)
+{
+	bool any = false;
+
+	if (!g->policy.per_worker || g->n_workers == 0)
+		return;
+	for (unsigned i = 0; i < g->n_workers; i++)
+		if (g->workers[i].state == WORKER_READY)
+			any = g->workers[i].had_share = true;
+	if (!any)
+		g->workers[waiting_slot(g)].had_share = true;
 }

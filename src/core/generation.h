@@ -120,3 +120,5 @@ uint64_t generation_next_deadline(const struct generation *g);
 /* Which slots may get new connections: those of READY workers, or when none is the one where they
  * wait for somebody. ret: n_workers entries. */
 void generation_active_slots(const struct generation *g, bool *ret);
+/* They are as above now: remember who got some. */
+void generation_note_shares(struct generation *g);

@@ -411,6 +411,8 @@ int service_step(
 	/* What was collected may be the room a rollout waited for. */
 	rollout_advance(s, now, ret);
 	recycle_advance(s, now, ret);
+	for (size_t i = 0; i < s->n_generations; i++)
+		generation_note_shares(s->generations[i]);
 	return 0;
 }
 

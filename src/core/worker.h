@@ -96,6 +96,7 @@ struct worker {
 	unsigned index;
 	enum worker_state state;
 	bool was_ready;	   /* the present process */
+	bool had_share;	   /* of connections, where it has sockets of its own: some may wait there */
 	bool retiring;	   /* it shall go; an exit is final */
 	bool owes_settle;  /* it was being killed when it was to settle: its queue still has to */
 	unsigned restarts; /* respawns in this generation */

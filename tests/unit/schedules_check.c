@@ -56,10 +56,12 @@ static void check_drain(struct world *w, const struct effect *e, const struct ge
 	}
 	if (g->state == GENERATION_SERVING && !g->policy.per_worker)
 		return;
-	/* Scaled away: the others go on with the queue. A spare that has not got ready: its queue
+	/* Scaled away: the others go on with the queue. A spare that never was of use: its queue
 	 * was another's, if it is anybody's. */
 	if (e->worker >= g->wanted &&
-		(queue_has_others(g, e->worker) || !g->workers[e->worker].was_ready))
+		(queue_has_others(g, e->worker) ||
+			!(g->policy.per_worker ? g->workers[e->worker].had_share
+					       : g->workers[e->worker].was_ready)))
 		return;
 	REQUIRE(w, lost >= drain->settle_usec,
 		"worker %u.%u is told to go %llu us after it lost its share", e->generation,

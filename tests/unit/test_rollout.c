@@ -99,10 +99,9 @@ static const struct story_text stories[] = {
 	 "> exit 1.1\n"
 	 "> abort\n"
 	 " steer[1=10000] spawn 1.0 spawn 1.1 #rollout-ended 2 (aborted) #generation-draining"
-	 " 2 (aborted)\n"
+	 " 2 (aborted) drain 2.2\n"
 	 "> time 2\n"
-	 " queue? 2.0 queue? 2.1 queue? 2.2 connections? 2.0 connections? 2.1 connections? 2.2"
-	 " drain 2.0 drain 2.1 drain 2.2\n"
+	 " queue? 2.0 queue? 2.1 connections? 2.0 connections? 2.1 drain 2.0 drain 2.1\n"
 	 "> ready 1.*\n"
 	 "> exit 2.*\n"
 	 " #generation-gone 2 release 2=1 forget 2\n"},
