@@ -230,10 +230,9 @@ static int join_first(struct listener *l, unsigned lane, unsigned slot)
 
 static int keep_inherited(struct listener *l, unsigned lane)
 {
-	int fd = l->inherited_fd, r = listener_keep_socket(l, lane, 0, &fd);
+	int fd = l->inherited_fd;
 
-	l->inherited_kept = r >= 0;
-	return r;
+	return listener_keep_socket(l, lane, 0, &fd);
 }
 
 static int open_group(struct listener *l, unsigned lane)
@@ -245,6 +244,11 @@ static int open_group(struct listener *l, unsigned lane)
 		r = listen_start(l->inherited_fd, l->config.backlog);
 	if (r >= 0)
 		r = keep_inherited(l, lane);
+	/* Who was there before us may be before it in the array, or behind it. */
+	if (r >= 0) {
+		listener_guard_look(l);
+		r = listener_guard_is_alone(l) ? 0 : -EBUSY;
+	}
 	for (unsigned i = 0; r >= 0 && i < LISTENER_LANES_AT_START; i++) {
 		unsigned to = i == 0 ? lane : i - (i <= lane);
 
@@ -253,7 +257,7 @@ static int open_group(struct listener *l, unsigned lane)
 			joined = true;
 		}
 	}
-	return r;
+	return r < 0 ? r : listener_guard_settle(l, 1);
 }
 
 static void hold(struct listener *l, const char *reason)
@@ -270,11 +274,12 @@ int inherit_open(struct listener *l, unsigned lane, bool may_group)
 	l->kind = LISTENER_GROUP;
 	if (!reason) {
 		r = open_group(l, lane);
-		if (r != -EADDRINUSE && r != -EPERM)
+		if (r != -EADDRINUSE && r != -EPERM && r != -EBUSY)
 			return r;
 		/* Only sockets of the same user can join. */
 		listener_close_sockets(l);
-		reason = geteuid() != 0 && l->inherited->uid != geteuid()
+		reason = r == -EBUSY ? "other programs' sockets share its address already"
+			 : geteuid() != 0 && l->inherited->uid != geteuid()
 				 ? "another user's socket, which only root can join"
 				 : "no other socket can join it";
 	}
