@@ -236,6 +236,8 @@ static void vary(struct upgrade_spec *u, const char *argument)
 		u->listeners = (uint64_t)n;
 	else if ((n = value_of(argument, "soak")) >= 0)
 		p->soak_usec = (uint64_t)n * USEC_PER_SEC;
+	else if ((n = value_of(argument, "idle")) >= 0)
+		p->drain.idle_wait_usec = (uint64_t)n * USEC_PER_SEC;
 	else if (streq(argument, "verify"))
 		p->verify = true;
 	else if ((n = value_of(argument, "interval")) >= 0)

@@ -6,10 +6,9 @@
  *
  *   > upgrade [blue-green|rolling|canary|recreate] [reject|queue|supersede] [always|on-failure|
  *             never] [held|shared|per-worker] [workers=N] [pause=SHARE] [keep=SECONDS] [max=N]
- *             [listeners=BITS] [soak=SECONDS] [limit=N] [verify] [interval=SECONDS] [age=SECONDS]
- *             [backoff=MILLISECONDS]
- *   > serving ...          the same for the first generation, up to where it serves, untold
- *   > start, stop, kill, promote, full, pause, abort, rollback G, scale N
+ *             [listeners=BITS] [soak=SECONDS] [idle=SECONDS] [limit=N] [verify] [interval=SECONDS]
+ * [age=SECONDS] [backoff=MILLISECONDS] > serving ...          the same for the first generation, up
+ * to where it serves, untold > start, stop, kill, promote, full, pause, abort, rollback G, scale N
  *   > ready G.W, exit G.W [clean], failed G.W [useless], watchdog G.W, error G.W, extend G.W
  *             (W may be "*": each that has a process), lane-failed G, recycle G.W (too big)
  *   > verified G RUN, unverified G RUN
