@@ -10,6 +10,8 @@
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
+#include "daemon/listener_inherit.h"
+#include "daemon/connections.h"
 #include "daemon/log.h"
 #include "daemon/output.h"
 #include "daemon/ready.h"
@@ -158,7 +160,7 @@ static int on_resteer(sd_event_source *source, uint64_t usec, void *userdata)
 
 	(void)usec;
 	for (size_t i = 0; i < m->n_services; i++)
-		manager_service_steer(m->services[i]);
+		manager_service_tend(m->services[i]);
 	/* Orphans whose signal came while a worker's corpse was before them. */
 	(void)on_child(NULL, NULL, m);
 	(void)sd_event_source_set_time_relative(source, RESTEER_USEC);
@@ -333,6 +335,9 @@ static int set_up(struct manager *m, struct error *ret_error)
 		return error_set_errno(ret_error, r, "event loop");
 	(void)process_become_subreaper();
 	(void)spawn_raise_nofile(&m->original_nofile);
+	r = connections_counter_new(m, &m->counter);
+	if (r < 0)
+		return error_set_errno(ret_error, r, "event loop");
 	m->sockdiag_fd = sockdiag_open();
 	if (m->sockdiag_fd < 0)
 		log_notice("sock_diag is not to be had (%s): connections are not counted",
@@ -352,17 +357,20 @@ static int set_up(struct manager *m, struct error *ret_error)
 	return open_control(m, ret_error);
 }
 
-int manager_new(struct config *config_take, const char *config_path, const char *socket,
-	struct manager **ret, struct error *ret_error)
+int manager_new(struct config *config_take, struct activation *activation_take,
+	const char *config_path, const char *socket, struct manager **ret, struct error *ret_error)
 {
 	struct manager *m = calloc(1, sizeof(*m));
 	int r;
 
 	if (!m) {
 		config_free(config_take);
+		activation_done(activation_take);
 		return error_set(ret_error, -ENOMEM, "out of memory");
 	}
 	m->config = config_take;
+	m->activation = *activation_take;
+	*activation_take = (struct activation){.sockets = NULL};
 	m->config_path = config_path;
 	m->socket_path = socket;
 	m->sockdiag_fd = -1;
@@ -384,11 +392,13 @@ struct manager *manager_free(struct manager *m)
 	for (size_t i = 0; i < m->n_services; i++)
 		manager_service_free(m->services[i]);
 	free(m->services);
+	connections_counter_free(m->counter);
 	if (m->control) {
 		control_server_flush(m->control, 200 * USEC_PER_MSEC);
 		control_server_free(m->control);
 	}
 	output_hub_free(m->outputs);
+	activation_done(&m->activation);
 	close_fd(m->sockdiag_fd);
 	for (size_t i = 0; i < EVENTS_MAX; i++) {
 		free(m->events[i].service);
@@ -420,6 +430,8 @@ int manager_run(struct manager *m)
 {
 	size_t failed = 0, wanted = 0;
 	int r;
+
+	inherit_warn_unused(m);
 
 	for (size_t i = 0; i < m->n_services; i++) {
 		_cleanup_error_ struct error error = ERROR_NULL;

@@ -16,10 +16,14 @@
 #include "daemon/control_conn.h"
 #include "daemon/listener.h"
 #include "daemon/snapshot.h"
+#include "sys/activation.h"
 
 struct manager;
 struct worker_process;
 struct output_hub;
+struct connections; /* connections.h */
+struct connection_counter;
+struct list_call; /* control_list.c */
 struct verify;
 
 /* sd-event: a message must be matched to its worker before its exit is handled, and both before
@@ -31,6 +35,7 @@ enum manager_priority {
 	PRIORITY_TIMER = -10,
 	PRIORITY_OUTPUT = 5,
 	PRIORITY_CONTROL = 10,
+	PRIORITY_COUNT = 100, /* as SD_EVENT_PRIORITY_IDLE */
 };
 
 /* What a generation of the core is in reality. */
@@ -73,6 +78,13 @@ struct pending_upgrade {
 	struct follower *followers;
 };
 
+/* Whose connections go to the new generation, and where that is. */
+struct manager_preview {
+	int family; /* 0: nobody's */
+	uint8_t source[16];
+	unsigned lane;
+};
+
 struct manager_service {
 	struct manager *manager;
 	char *name;
@@ -92,11 +104,16 @@ struct manager_service {
 	struct failure trouble; /* the newest worker's failure: becomes failure when a rollout ends
 				   by it */
 	struct verify *verify;	/* a run that is under way; NULL */
-	int preview_rules[64];	/* rule id per listener; 0: none */
-	bool start_again;	/* EFFECT_START_AGAIN came */
-	bool holds_dead_socket; /* its workers are to be replaced when no rollout is open */
-	bool removing;		/* by reload: forgotten when stopped */
-	bool in_step;		/* effects are being applied */
+	struct connections *connections; /* NULL: nobody has asked yet */
+	sd_event_source *memory_timer;	 /* recycle.memory; NULL */
+	size_t memory_next;		 /* the worker that is looked at next */
+	uint64_t moved_usec;		 /* how long the last going back took; 0: none did */
+	struct manager_preview preview;
+	int preview_rules[64];	      /* rule id per listener; 0: none */
+	bool start_again;	      /* EFFECT_START_AGAIN came */
+	bool holds_dead_socket;	      /* its workers are to be replaced when no rollout is open */
+	bool removing;		      /* by reload: forgotten when stopped */
+	bool in_step;		      /* effects are being applied */
 	struct service_event *events; /* what came up meanwhile */
 	size_t n_events, events_capacity;
 };
@@ -108,6 +125,7 @@ struct manager_event {
 	unsigned generation, worker; /* 0, NO_WORKER: none */
 	const char *event;	     /* static */
 	char *message;
+	struct manager_service *traffic_of; /* "traffic", which is not kept: whose; NULL */
 };
 enum { EVENTS_MAX = 512 };
 struct event_subscriber {
@@ -124,8 +142,11 @@ struct manager {
 	size_t n_services, services_capacity;
 	struct control_server *control;
 	struct output_hub *outputs;
-	int sockdiag_fd; /* -1: not to be had */
-	bool may_group;	 /* the kernel's self-test was passed */
+	struct activation activation; /* sockets that came from a service manager */
+	int sockdiag_fd;	      /* -1: not to be had */
+	struct connection_counter *counter;
+	struct list_call *list_calls; /* that wait for a count */
+	bool may_group;		      /* the kernel's self-test was passed */
 	struct rlimit original_nofile;
 	uint64_t next_sequence;
 	struct manager_event events[EVENTS_MAX]; /* ring: sequence % EVENTS_MAX */
@@ -140,9 +161,10 @@ struct manager {
 
 /* manager.c */
 /* config_path NULL: no file (`tenured run`). socket: the control socket the command line asks for,
- * or NULL. Both borrowed for the manager's life. Takes the configuration, also on failure. */
-int manager_new(struct config *config_take, const char *config_path, const char *socket,
-	struct manager **ret, struct error *ret_error);
+ * or NULL. Both borrowed for the manager's life. activation_take: the sockets that came with our
+ * start. Takes it and the configuration, also on failure. */
+int manager_new(struct config *config_take, struct activation *activation_take,
+	const char *config_path, const char *socket, struct manager **ret, struct error *ret_error);
 struct manager *manager_free(struct manager *m);
 /* Serve until stopped; the exit status. */
 int manager_run(struct manager *m);
@@ -156,7 +178,10 @@ struct manager_service *manager_find(const struct manager *m, const char *name);
 bool manager_is_worker(const struct manager *m, pid_t pid);
 uint64_t manager_now(struct manager *m); /* CLOCK_MONOTONIC of this iteration */
 uint64_t realtime_now(void);
-unsigned manager_n_cpus(void); /* affinity and cgroup quota */
+unsigned manager_n_cpus(void);		/* affinity and cgroup quota */
+void manager_cpus(struct cpu_set *ret); /* our own affinity */
+/* Where cpu_affinity binds the worker. False: nowhere. */
+bool manager_cpus_of_worker(const struct service_config *c, unsigned index, struct cpu_set *ret);
 
 /* manager_reload.c */
 /* Read the configuration again. -EINVAL with problems filled, or -errno with ret_error. *ret: a
@@ -227,8 +252,12 @@ struct manager_generation *manager_service_generation(
 	const struct manager_service *s, unsigned number);
 struct worker_process *manager_service_worker(
 	const struct manager_service *s, unsigned generation, unsigned index);
+/* Where connections of preview_from go now. */
+void manager_service_preview(struct manager_service *s);
 /* Attach all programs again, watch idle sockets. */
 void manager_service_steer(struct manager_service *s);
+/* The same once a minute, with what is looked at from time to time only. */
+void manager_service_tend(struct manager_service *s);
 
 /* report.c: log line, event for subscribers, progress for followers */
 void manager_report(struct manager *m, struct manager_service *s, unsigned generation,
@@ -254,7 +283,7 @@ void control_event(struct manager *m, const struct manager_event *e);
 void control_done(struct manager *m);
 /* control_json.c */
 json_t *control_json_service(struct manager_service *s);
-json_t *control_json_listener(const struct listener *l);
+json_t *control_json_listener(struct listener *l);
 json_t *control_json_rollout(struct manager_service *s);
 json_t *control_json_event(const struct manager_event *e);
 json_t *control_json_problems(const struct config_problems *p);

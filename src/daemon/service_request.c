@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What people ask of a service: start, upgrade, rollback, scale, stop. Everything that can fail is
  * done before anything is changed. */
+#include "daemon/connections.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
+#include "daemon/memory.h"
 #include "daemon/verify.h"
 #include "daemon/worker_process.h"
 
@@ -60,6 +62,7 @@ struct manager_service *manager_service_new(
 		service_init(&s->core);
 		s->config = copy_config(c);
 		s->name = strdup(c->name);
+		memory_watch(s);
 	}
 	if (s && s->config && s->name)
 		return s;
@@ -89,7 +92,9 @@ struct manager_service *manager_service_free(struct manager_service *s)
 	if (!s)
 		return NULL;
 	followers_free(s);
+	connections_forget(s);
 	verify_stop(s);
+	memory_watch_end(s);
 	for (size_t i = 0; i < s->n_generations; i++) {
 		struct manager_generation *g = s->generations[i];
 		for (unsigned k = 0; k < g->n_workers; k++)
@@ -305,11 +310,15 @@ static void adopt_config(struct manager_service *s, struct service_config *confi
 
 	forget_config(s->config);
 	s->config = config_take;
+	manager_service_preview(s);
+	memory_watch(s);
 	for (size_t i = 0; i < config_take->n_listeners; i++) {
 		struct listener *l = find_listener(s, &config_take->listeners[i], &id);
 		if (l)
 			listener_update(l, &config_take->listeners[i]);
 	}
+	for (size_t i = 0; i < s->core.n_generations; i++)
+		policy_defer(&s->core.generations[i]->policy, s->config);
 }
 
 /* For a rollout that has begun: the present one comes back if it fails. */
@@ -377,7 +386,8 @@ static int upgrade_from(struct manager_service *s, const struct service_config *
 	if (asks_for_shares(o) && !spec.policy.steered) {
 		manager_service_drop_unused_listeners(s);
 		r = error_set(ret_error, -EINVAL,
-			"%s: a share of the connections (canary, steps, a pause at a share) needs a "
+			"%s: a share of the connections (canary, steps, a pause at a share) needs "
+			"a "
 			"TCP listener with steering: on a queue that both generations share, the "
 			"programs decide who accepts; use another strategy",
 			s->name);
@@ -474,6 +484,15 @@ static void mark_left(struct manager_service *s, unsigned generation)
 			s->history[i].was_good = false;
 }
 
+/* The programs are attached when the event was handled: this is when clients feel it. */
+static void report_moved(struct manager_service *s, unsigned generation, uint64_t asked_usec)
+{
+	s->moved_usec = MAX(manager_now(s->manager) - asked_usec, UINT64_C(1));
+	manager_report(s->manager, s, generation, NO_WORKER, LOG_INFO, "connections-moved",
+		"%s: generation %u has all new connections again, %.1fms after it was asked for",
+		s->name, generation, (double)s->moved_usec / USEC_PER_MSEC);
+}
+
 int manager_service_rollback(
 	struct manager_service *s, unsigned to, const char *requested_by, struct error *ret_error)
 {
@@ -484,14 +503,19 @@ int manager_service_rollback(
 	const struct history_entry *h;
 	struct service_event e = {.kind = EVENT_ROLLBACK};
 	unsigned left = s->core.current;
+	uint64_t asked = manager_now(s->manager);
 	int r;
 
+	s->moved_usec = 0;
 	if (rollout_is_open(&s->core.rollout) && s->core.rollout.from != 0) {
 		e = (struct service_event){.kind = EVENT_ABORT, .reason = REASON_ROLLED_BACK};
 		r = manager_service_event(s, &e);
-		return r == 0 ? 0
-			      : error_set(ret_error, r, "%s: %s", s->name,
-					service_refusal_to_string(r));
+		if (r != 0)
+			return error_set(
+				ret_error, r, "%s: %s", s->name, service_refusal_to_string(r));
+		if (s->core.rollout.phase == ROLLOUT_NONE)
+			report_moved(s, s->core.current, asked);
+		return 0;
 	}
 	h = rollback_target(s, to);
 	if (!h)
@@ -503,6 +527,7 @@ int manager_service_rollback(
 	e.generation = h->generation;
 	r = manager_service_event(s, &e);
 	if (r == 0) {
+		report_moved(s, h->generation, asked);
 		mark_left(s, left);
 		adopt_snapshot(s, h->generation);
 		return 0;
