@@ -108,6 +108,18 @@ static void end_deferred(struct probe *p)
 	p->ended = shutdown(p->fd, SHUT_WR) >= 0;
 }
 
+/* Whose connections these are, for the kernel's tables. A worker may have bound the socket, too. */
+static unsigned interface_of(const struct probe *p)
+{
+	int fd = listener_socket(p->listener, p->lane, p->slot);
+	int index = 0;
+	socklen_t len = sizeof(index);
+
+	if (fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &index, &len) >= 0 && index > 0)
+		return (unsigned)index;
+	return address_family(&p->peer) == AF_INET6 ? p->peer.in6.sin6_scope_id : 0;
+}
+
 enum probe_state probe_look(struct probe *p, int nl)
 {
 	struct pollfd poll_client = {.fd = p->fd, .events = POLLIN | POLLRDHUP};
@@ -128,7 +140,7 @@ enum probe_state probe_look(struct probe *p, int nl)
 	}
 	end_deferred(p);
 	if (nl >= 0) {
-		r = sockdiag_connection(nl, &p->peer, &p->local, &p->inode);
+		r = sockdiag_connection_on(nl, &p->peer, &p->local, interface_of(p), &p->inode);
 		if (r == SOCKDIAG_ACCEPTED)
 			p->state = PROBE_ACCEPTED;
 		return p->state;

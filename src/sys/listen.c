@@ -267,7 +267,11 @@ int listen_dropped(int fd, unsigned *ret)
 {
 	uint32_t info[SK_MEMINFO_VARS] = {0};
 	socklen_t len = sizeof(info);
+	int deferred;
 
+	/* Each acknowledgment that brought no data yet counts as dropped then. */
+	if (get_option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &deferred) >= 0 && deferred > 0)
+		return -EOPNOTSUPP;
 	if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &len) < 0)
 		return -errno;
 	if (len <= SK_MEMINFO_DROPS * sizeof(info[0]))

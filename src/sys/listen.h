@@ -93,7 +93,8 @@ struct listen_state {
  * -EOPNOTSUPP for the queue (accepting is set; sockdiag_unix_queue() knows it). */
 int listen_query(int fd, struct listen_state *ret);
 /* How many connections (SYNs, too) or datagrams the kernel has dropped since the socket was made,
- * mostly because its queue was full: SO_MEMINFO. Wraps at 2^32. 0 or -errno. */
+ * mostly because its queue was full: SO_MEMINFO. Wraps at 2^32. -EOPNOTSUPP with TCP_DEFER_ACCEPT,
+ * where what is dropped is no connection. 0 or -errno. */
 int listen_dropped(int fd, unsigned *ret);
 /* Wake every waiter once, harmlessly: shutdown(SHUT_WR) on a listening socket changes nothing else.
  * Datagram sockets are left alone (they could not send any more). -ENOTCONN when it does not

@@ -210,6 +210,13 @@ static int connection_message(void *payload, size_t len, void *userdata)
 int sockdiag_connection(
 	int nl, const struct address *local, const struct address *peer, uint64_t *ret_inode)
 {
+	return sockdiag_connection_on(nl, local, peer,
+		address_family(local) == AF_INET6 ? local->in6.sin6_scope_id : 0, ret_inode);
+}
+
+int sockdiag_connection_on(int nl, const struct address *local, const struct address *peer,
+	unsigned interface, uint64_t *ret_inode)
+{
 	struct request request = {
 		.inet = {.sdiag_protocol = IPPROTO_TCP, .idiag_states = ~0U},
 	};
@@ -230,8 +237,7 @@ int sockdiag_connection(
 		return -EINVAL;
 	memcpy(id.idiag_src, source, sizeof(source));
 	memcpy(id.idiag_dst, destination, sizeof(destination));
-	if (family == AF_INET6)
-		id.idiag_if = local->in6.sin6_scope_id;
+	id.idiag_if = interface;
 	request.inet.sdiag_family = (uint8_t)family;
 	request.inet.id = id;
 

@@ -24,6 +24,10 @@ enum sockdiag_accept_state {
  */
 int sockdiag_connection(
 	int nl, const struct address *local, const struct address *peer, uint64_t *ret_inode);
+/* The same when the server's socket is bound to an interface (SO_BINDTODEVICE), by its index: its
+ * connections are found by no other. */
+int sockdiag_connection_on(int nl, const struct address *local, const struct address *peer,
+	unsigned interface, uint64_t *ret_inode);
 
 /* All connections of the machine (of this network namespace), a piece at a time, for callers that
  * must not be kept long. With each its own netlink socket, apart from all else. */
