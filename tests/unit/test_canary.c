@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Upgrades step by step: verify, steps that fail, shares that stay, told as stories. */
+/* Upgrades step by step: verify, steps that fail, shares that stay, generations that
+ * are kept warm; told as stories. */
 #include "story.h"
 #include "unit.h"
 
@@ -388,6 +389,133 @@ static const struct story_text stories[] = {
 	 "> ready 2.*\n"
 	 " steer[2=10000] #rollout-step 2 #generation-draining 1 (replaced by a newer"
 	 " generation) #rollout-promoted 2 #generation-serving 2\n"},
+	/* Nobody notices: no share, no health, no state. */
+	{"warm one crashes",
+	 "> serving idle=0 workers=2 soak=0 per-worker\n"
+	 "> upgrade keep=600\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-warm 1 #rollout-promoted 2"
+	 " #generation-serving 2\n"
+	 "> time 2\n"
+	 " #rollout-ended 2 (done)\n"
+	 "> look\n"
+	 " serving healthy verify=none\n"
+	 "> exit 1.0\n"
+	 " spawn 1.0\n"
+	 "> look\n"
+	 " serving healthy verify=none\n"
+	 "> exit 1.0\n"
+	 "> exit 1.1\n"
+	 " spawn 1.1\n"
+	 "> look\n"
+	 " serving healthy verify=none\n"
+	 "> rollback 1\n"
+	 " refused: not alive\n"
+	 "> ready 1.1\n"
+	 "> rollback 1\n"
+	 " steer[1=10000] #generation-serving 1 #generation-draining 2 (rolled back on request)\n"
+	 "> look\n"
+	 " serving unhealthy verify=none\n"
+	 "> time 1\n"
+	 " spawn 1.0 queue? 2.0 queue? 2.1 #rollout-ended 1 (done) drain 2.0 drain 2.1\n"
+	 "> ready 1.*\n"},
+	/* Half of them could carry the connections; the other half is started meanwhile. */
+	{"rollback to half of the workers",
+	 "> serving idle=0 workers=2 soak=0 per-worker\n"
+	 "> upgrade keep=600\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-warm 1 #rollout-promoted 2"
+	 " #generation-serving 2\n"
+	 "> time 2\n"
+	 " #rollout-ended 2 (done)\n"
+	 "> exit 1.0\n"
+	 " spawn 1.0\n"
+	 "> rollback 1\n"
+	 " steer[1=10000] #generation-serving 1 #generation-draining 2 (rolled back on request)\n"
+	 "> ready 1.0\n"},
+	/* It ends when it cannot be kept alive, and nobody minds. */
+	{"warm one ends by its own will",
+	 "> serving idle=0 workers=2 soak=0 never\n"
+	 "> upgrade keep=600\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-warm 1 #rollout-promoted 2"
+	 " #generation-serving 2\n"
+	 "> time 2\n"
+	 " #rollout-ended 2 (done)\n"
+	 "> exit 1.0\n"
+	 "> look\n"
+	 " serving healthy verify=none\n"
+	 "> exit 1.1\n"
+	 " #generation-gone 1 release 1=0 forget 1\n"
+	 "> look\n"
+	 " serving healthy verify=none\n"
+	 "> rollback 1\n"
+	 " refused: not alive\n"},
+	/* Who goes back needs as many workers there. */
+	{"scale with a warm one",
+	 "> serving idle=0 workers=2 soak=0 per-worker\n"
+	 "> upgrade keep=600\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-warm 1 #rollout-promoted 2"
+	 " #generation-serving 2\n"
+	 "> time 2\n"
+	 " #rollout-ended 2 (done)\n"
+	 "> scale 3\n"
+	 " lane 2=1 spawn 2.2 lane 1=0 spawn 1.2 #scaled 2\n"
+	 "> ready 2.2\n"
+	 "> rollback 1\n"
+	 " steer[1=10000] #generation-serving 1 #generation-draining 2 (rolled back on request)\n"
+	 "> ready 1.2\n"
+	 "> time 0.5\n"
+	 "> rollback 2\n"
+	 " steer[2=10000] #rollout-ended 1 (done) watch 2.0 watch 2.1 watch 2.2"
+	 " #generation-serving 2 #generation-draining 1 (rolled back on request)\n"
+	 "> time 10\n"
+	 " queue? 1.0 queue? 1.1 queue? 1.2 #rollout-ended 2 (done) drain 1.0 drain 1.1 drain"
+	 " 1.2\n"},
+	{"scale down with a warm one",
+	 "> serving idle=0 workers=2 soak=0 per-worker\n"
+	 "> upgrade keep=600\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-warm 1 #rollout-promoted 2"
+	 " #generation-serving 2\n"
+	 "> time 2\n"
+	 " #rollout-ended 2 (done)\n"
+	 "> scale 1\n"
+	 " #scaled 2\n"
+	 "> time 10\n"
+	 " queue? 1.1 drain 1.1 queue? 2.1 drain 2.1\n"
+	 "> exit 1.1\n"
+	 "> exit 2.1\n"
+	 "> rollback 1\n"
+	 " steer[1=10000] #generation-serving 1 #generation-draining 2 (rolled back on request)\n"},
+	/* A rollout to a third does not disturb it, until that is promoted. */
+	{"warm during the next rollout",
+	 "> serving idle=0 workers=1 soak=5\n"
+	 "> upgrade keep=600\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2\n"
+	 "> time 7\n"
+	 " #generation-warm 1 #rollout-promoted 2 #generation-serving 2 #rollout-ended 2 (done)\n"
+	 "> upgrade canary\n"
+	 " #rollout-started 3 lane 3=2 spawn 3.0\n"
+	 "> ready 3.*\n"
+	 " steer[2=9500 3=500] #rollout-step 3\n"
+	 "> exit 1.0\n"
+	 " spawn 1.0\n"
+	 "> rollback 1\n"
+	 " refused: rollout in progress\n"
+	 "> abort\n"
+	 " steer[2=10000] #rollout-ended 3 (aborted) #generation-draining 3 (aborted)\n"
+	 "> ready 1.*\n"
+	 "> rollback 1\n"
+	 " steer[1=10000] #generation-serving 1 #generation-draining 2 (rolled back on request)\n"},
 };
 /* clang-format on */
 

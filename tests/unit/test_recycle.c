@@ -1,140 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Workers that are replaced because of age or memory; and generations that are kept warm: told as
- * stories. */
-#include "core/recycle.h"
-
+/* Workers that are replaced because of age or memory, told as stories. */
 #include "story.h"
 #include "unit.h"
 
 /* clang-format off */
 static const struct story_text stories[] = {
-	/* Nobody notices: no share, no health, no state. */
-	{"warm one crashes",
-	 "> serving idle=0 workers=2 soak=0 per-worker\n"
-	 "> upgrade keep=600\n"
-	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
-	 "> ready 2.*\n"
-	 " steer[2=10000] #rollout-step 2 #generation-warm 1 #rollout-promoted 2"
-	 " #generation-serving 2\n"
-	 "> time 2\n"
-	 " #rollout-ended 2 (done)\n"
-	 "> look\n"
-	 " serving healthy verify=none\n"
-	 "> exit 1.0\n"
-	 " spawn 1.0\n"
-	 "> look\n"
-	 " serving healthy verify=none\n"
-	 "> exit 1.0\n"
-	 "> exit 1.1\n"
-	 " spawn 1.1\n"
-	 "> look\n"
-	 " serving healthy verify=none\n"
-	 "> rollback 1\n"
-	 " refused: not alive\n"
-	 "> ready 1.1\n"
-	 "> rollback 1\n"
-	 " steer[1=10000] #generation-serving 1 #generation-draining 2 (rolled back on request)\n"
-	 "> look\n"
-	 " serving unhealthy verify=none\n"
-	 "> time 1\n"
-	 " spawn 1.0 queue? 2.0 queue? 2.1 #rollout-ended 1 (done) drain 2.0 drain 2.1\n"
-	 "> ready 1.*\n"},
-	/* Half of them could carry the connections; the other half is started meanwhile. */
-	{"rollback to half of the workers",
-	 "> serving idle=0 workers=2 soak=0 per-worker\n"
-	 "> upgrade keep=600\n"
-	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
-	 "> ready 2.*\n"
-	 " steer[2=10000] #rollout-step 2 #generation-warm 1 #rollout-promoted 2"
-	 " #generation-serving 2\n"
-	 "> time 2\n"
-	 " #rollout-ended 2 (done)\n"
-	 "> exit 1.0\n"
-	 " spawn 1.0\n"
-	 "> rollback 1\n"
-	 " steer[1=10000] #generation-serving 1 #generation-draining 2 (rolled back on request)\n"
-	 "> ready 1.0\n"},
-	/* It ends when it cannot be kept alive, and nobody minds. */
-	{"warm one ends by its own will",
-	 "> serving idle=0 workers=2 soak=0 never\n"
-	 "> upgrade keep=600\n"
-	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
-	 "> ready 2.*\n"
-	 " steer[2=10000] #rollout-step 2 #generation-warm 1 #rollout-promoted 2"
-	 " #generation-serving 2\n"
-	 "> time 2\n"
-	 " #rollout-ended 2 (done)\n"
-	 "> exit 1.0\n"
-	 "> look\n"
-	 " serving healthy verify=none\n"
-	 "> exit 1.1\n"
-	 " #generation-gone 1 release 1=0 forget 1\n"
-	 "> look\n"
-	 " serving healthy verify=none\n"
-	 "> rollback 1\n"
-	 " refused: not alive\n"},
-	/* Who goes back needs as many workers there. */
-	{"scale with a warm one",
-	 "> serving idle=0 workers=2 soak=0 per-worker\n"
-	 "> upgrade keep=600\n"
-	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
-	 "> ready 2.*\n"
-	 " steer[2=10000] #rollout-step 2 #generation-warm 1 #rollout-promoted 2"
-	 " #generation-serving 2\n"
-	 "> time 2\n"
-	 " #rollout-ended 2 (done)\n"
-	 "> scale 3\n"
-	 " lane 2=1 spawn 2.2 lane 1=0 spawn 1.2 #scaled 2\n"
-	 "> ready 2.2\n"
-	 "> rollback 1\n"
-	 " steer[1=10000] #generation-serving 1 #generation-draining 2 (rolled back on request)\n"
-	 "> ready 1.2\n"
-	 "> time 0.5\n"
-	 "> rollback 2\n"
-	 " steer[2=10000] #rollout-ended 1 (done) watch 2.0 watch 2.1 watch 2.2"
-	 " #generation-serving 2 #generation-draining 1 (rolled back on request)\n"
-	 "> time 10\n"
-	 " queue? 1.0 queue? 1.1 queue? 1.2 #rollout-ended 2 (done) drain 1.0 drain 1.1 drain"
-	 " 1.2\n"},
-	{"scale down with a warm one",
-	 "> serving idle=0 workers=2 soak=0 per-worker\n"
-	 "> upgrade keep=600\n"
-	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
-	 "> ready 2.*\n"
-	 " steer[2=10000] #rollout-step 2 #generation-warm 1 #rollout-promoted 2"
-	 " #generation-serving 2\n"
-	 "> time 2\n"
-	 " #rollout-ended 2 (done)\n"
-	 "> scale 1\n"
-	 " #scaled 2\n"
-	 "> time 10\n"
-	 " queue? 1.1 drain 1.1 queue? 2.1 drain 2.1\n"
-	 "> exit 1.1\n"
-	 "> exit 2.1\n"
-	 "> rollback 1\n"
-	 " steer[1=10000] #generation-serving 1 #generation-draining 2 (rolled back on request)\n"},
-	/* A rollout to a third does not disturb it, until that is promoted. */
-	{"warm during the next rollout",
-	 "> serving idle=0 workers=1 soak=5\n"
-	 "> upgrade keep=600\n"
-	 " #rollout-started 2 lane 2=1 spawn 2.0\n"
-	 "> ready 2.*\n"
-	 " steer[2=10000] #rollout-step 2\n"
-	 "> time 7\n"
-	 " #generation-warm 1 #rollout-promoted 2 #generation-serving 2 #rollout-ended 2 (done)\n"
-	 "> upgrade canary\n"
-	 " #rollout-started 3 lane 3=2 spawn 3.0\n"
-	 "> ready 3.*\n"
-	 " steer[2=9500 3=500] #rollout-step 3\n"
-	 "> exit 1.0\n"
-	 " spawn 1.0\n"
-	 "> rollback 1\n"
-	 " refused: rollout in progress\n"
-	 "> abort\n"
-	 " steer[2=10000] #rollout-ended 3 (aborted) #generation-draining 3 (aborted)\n"
-	 "> ready 1.*\n"
-	 "> rollback 1\n"
-	 " steer[1=10000] #generation-serving 1 #generation-draining 2 (rolled back on request)\n"},
 	/* On a shared queue who is to go is told when the spare is ready; the others have the
 	 * queue. */
 	{"shared",
@@ -585,9 +455,67 @@ START_TEST(ages)
 }
 END_TEST
 
+static bool step_steers(struct service *s, struct service_event e)
+{
+	struct effects effects = {0};
+	bool steers = false;
+
+	ck_assert_int_eq(service_step(s, &e, USEC_PER_SEC, &effects), 0);
+	for (size_t i = 0; i < effects.n; i++)
+		steers |= effects.list[i].kind == EFFECT_STEER && effects.list[i].generation == 1;
+	effects_done(&effects);
+	return steers;
+}
+
+/* Nobody is ready: those that come wait for who will be. When that is another worker than before,
+ * the kernel has to be told. */
+START_TEST(waits_for_who_is_taken_back)
+{
+	struct upgrade_spec spec = {
+		.listeners = 1,
+		.policy = {.workers = 2,
+			   .steered = true,
+			   .per_worker = true,
+			   .restart = RESTART_NEVER,
+			   .ready_timeout_usec = 60 * USEC_PER_SEC,
+			   .drain = {.timeout_usec = 30 * USEC_PER_SEC, .max_generations = 4}},
+	};
+	struct service s;
+	bool slots[3];
+
+	service_init(&s);
+	(void)step_steers(&s, (struct service_event){.kind = EVENT_UPGRADE, .spec = &spec});
+	for (unsigned i = 0; i < 2; i++)
+		(void)step_steers(&s,
+			(struct service_event){.kind = EVENT_READY, .generation = 1, .worker = i});
+	(void)step_steers(&s, (struct service_event){.kind = EVENT_RECYCLE,
+				      .generation = 1,
+				      .worker = 1,
+				      .reason = REASON_TOO_BIG});
+	ck_assert_int_eq(s.recycle.phase, RECYCLE_SPARE);
+	ck_assert(step_steers(
+		&s, (struct service_event){.kind = EVENT_EXITED, .generation = 1, .worker = 0}));
+	ck_assert(step_steers(
+		&s, (struct service_event){.kind = EVENT_READY, .generation = 1, .worker = 2}));
+	ck_assert_int_eq(s.recycle.phase, RECYCLE_LEAVING);
+	for (unsigned i = 0; i < 3; i++)
+		(void)step_steers(
+			&s, (struct service_event){.kind = i == 1 ? EVENT_QUEUE : EVENT_TIME,
+				    .generation = 1,
+				    .worker = 1});
+	ck_assert_int_eq(s.generations[0]->workers[1].state, WORKER_DRAINING);
+	ck_assert(step_steers(
+		&s, (struct service_event){.kind = EVENT_EXITED, .generation = 1, .worker = 2}));
+	ck_assert(step_steers(&s, (struct service_event){.kind = EVENT_UPGRADE, .spec = &spec}));
+	generation_active_slots(s.generations[0], slots);
+	ck_assert(!slots[0] && slots[1]);
+	service_done(&s);
+}
+END_TEST
+
 int main(void)
 {
-	const TTest *const tests[] = {stories_as_told, ages};
+	const TTest *const tests[] = {stories_as_told, ages, waits_for_who_is_taken_back};
 
 	return run_tests("recycle", tests, ARRAY_SIZE(tests));
 }
