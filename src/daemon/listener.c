@@ -163,6 +163,11 @@ static int open_held(struct listener *l, struct error *ret_error)
 		fd = listen_open_first(&l->config.address, &o, NULL);
 		if (fd < 0)
 			return fd;
+		/* Without lanes it needs no other member, and nothing would keep connections from a
+		 * stranger; after listen(2) it would be too late. Multicast is for several. */
+		if (!listener_held_by_options(&l->config) &&
+			!socket_options_find(&l->config.options, OPTION_REUSEPORT))
+			(void)listen_leave_group(fd);
 		r = listen_start(fd, o.backlog);
 	}
 	return r < 0 ? r : listener_keep_socket(l, 0, 0, &fd);

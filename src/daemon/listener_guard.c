@@ -16,7 +16,7 @@
 #include "sys/sockdiag.h"
 #include "sys/user.h"
 
-#define LOOK_AGAIN_USEC (5 * USEC_PER_SEC)
+#define LOOK_AGAIN_USEC (3 * USEC_PER_SEC)
 enum {
 	REPORTS_MAX = 16, /* strangers at a time whose processes are looked for */
 	GUARDS_MAX = 256,
@@ -418,3 +418,8 @@ void listener_guard_done(struct listener *l)
 	free(g->foreign);
 	*g = (struct listener_guard){.foreign = NULL};
 }
+bool listener_guard_is_alone(const struct listener *l)
+{
+	return members(&l->guard) == 0;
+}
+

@@ -41,4 +41,10 @@ void listener_guard_look_again(struct listener *l);
  * strangers have come or gone since the last look they can be at other places than we think, and so
  * join anew, until nothing has happened meanwhile. 0 or -errno. */
 int listener_guard_settle(struct listener *l, size_t mark);
+/* No stranger was in the group at the last look. */
+bool listener_guard_is_alone(const struct listener *l);
+/* Would the next socket that is bound go astray? One of our user that is bound to a specific UDP
+ * address and connected has left the group, but is the first that the kernel finds there: who joins
+ * joins it, in a group that has no program, and gets what is for others. */
+bool listener_guard_catches(struct listener *l);
 void listener_guard_done(struct listener *l);

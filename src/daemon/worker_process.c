@@ -314,6 +314,29 @@ static int watch_process(struct worker_process *p, uint64_t watchdog_usec)
 
 static int spawn_error(const struct worker_process *p, const struct snapshot *snap,
 	const struct spawn_result *result, int r, struct error *ret_error)
+static void bind_to_cpus(struct worker_process *p, const struct service_config *c, cpu_set_t *ret)
+{
+	p->bound = manager_cpus_of_worker(c, p->index, &p->cpus);
+	CPU_ZERO(ret);
+	for (unsigned cpu = 0; p->bound && cpu < CPU_SET_MAX && cpu < CPU_SETSIZE; cpu++)
+		if (cpu_set_has(&p->cpus, cpu))
+			CPU_SET(cpu, ret);
+}
+
+static int affinity_error(const struct worker_process *p, int r, struct error *ret_error)
+{
+	_cleanup_free_ char *wanted = cpu_set_format(&p->cpus), *there = NULL;
+	struct cpu_set own;
+
+	manager_cpus(&own);
+	there = cpu_set_format(&own);
+	return error_set_errno(ret_error, r,
+		"%s: worker %u of generation %u: cpu_affinity: %s: no such CPU; name some of %s, "
+		"which tenured itself may use, or say per-worker",
+		p->service->name, p->index, p->generation, wanted ? wanted : "?",
+		there ? there : "?");
+}
+
 {
 	const char *what = result->failed_at == SPAWN_EXEC	  ? snap->executable
 			   : result->failed_at == SPAWN_DIRECTORY ? snap->directory
@@ -321,6 +344,8 @@ static int spawn_error(const struct worker_process *p, const struct snapshot *sn
 
 	return error_set_errno(ret_error, r, "%s: worker %u of generation %u: %s %s",
 		p->service->name, p->index, p->generation, spawn_step_to_string(result->failed_at),
+	if (result->failed_at == SPAWN_AFFINITY)
+		return affinity_error(p, r, ret_error);
 		what);
 }
 
@@ -336,6 +361,7 @@ int worker_process_spawn(
 	enum output_kind output = c->output;
 	size_t n_fds = 0;
 	int r;
+	cpu_set_t cpus;
 
 	if (!c->output_set)
 		output = log_is_journal() ? OUTPUT_JOURNAL : OUTPUT_TEE;
@@ -369,6 +395,7 @@ int worker_process_spawn(
 			ret_error, r, "%s: environment of worker %u", p->service->name, p->index);
 	r = spawn_process(
 		&(struct spawn_request){
+	bind_to_cpus(p, c, &cpus);
 			.argv = snap->argv,
 			.path = snap->executable,
 			.exec_fd = snap->exec_fd,
@@ -387,6 +414,7 @@ int worker_process_spawn(
 			.n_limits = snap->n_limits,
 			.cgroup_fd = -1,
 		},
+			.cpus = p->bound ? &cpus : NULL,
 		&result);
 	if (r < 0)
 		return spawn_error(p, snap, &result, r, ret_error);
