@@ -3,9 +3,11 @@
 flows; what the kernel refuses is explained and changes nothing. And why a port cannot be bound."""
 
 import os
+import re
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -392,3 +394,18 @@ def test_unix_directory_of_another(daemon, tmp_path):
         parent.chmod(parent.stat().st_mode | 0o055)
     text = refused_text(daemon, f"unix:{tmp_path}/s", wrap=nobody_wrap())
     assert f"may not write to the directory {tmp_path}" in text
+
+
+def test_each_is_in_the_manual():
+    """The table of the code and that of tenured.yaml(5) have the same rows."""
+    source = Path(os.environ["top_srcdir"])
+    header = (source / "src/core/socket_options.h").read_text(encoding="utf-8")
+    manual = (source / "conf/tenured.yaml.5.scd").read_text(encoding="utf-8")
+    manual = manual.split("## Socket options of a listener")[1].split("Connections of a TCP listener")[0]
+    keys = set(re.findall(r'X\([A-Z0-9_]+, "([a-z0-9_]+)"\)', header))
+    rows = re.findall(r"^\|  \*(\S+)\*\n:  (.*)$", manual, re.MULTILINE)
+    assert len(keys) > 40 and sorted(keys) == sorted(key.replace("\\", "") for key, _ in rows)
+    table = (source / "src/core/socket_options.c").read_text(encoding="utf-8")
+    for _, names in rows:
+        for name in re.findall(r"[A-Z0-9_]{5,}", names.replace("\\", "")):
+            assert name in table, name
