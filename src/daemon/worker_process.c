@@ -48,6 +48,7 @@ static void forget_process(struct worker_process *p)
 	p->pidfd = close_fd(p->pidfd);
 	p->pid = p->main_pid = p->pgid = 0;
 	p->said_ready = p->told_main_pid = false;
+	p->memory = p->memory_exact_usec = 0;
 	free(p->notify_address);
 	p->notify_address = NULL;
 	free(p->status);
@@ -235,7 +236,8 @@ static int environment_of(struct worker_process *p, const struct manager_generat
 	if (r >= 0 && (c->handoff & HANDOFF_LISTEN_FDS)) {
 		for (size_t i = 0; i < n_listeners; i++) {
 			char *longer = xasprintf("%s%s%s", names ? names : "", names ? ":" : "",
-				c->listeners[i].name);
+				c->listeners[i].fd_name ? c->listeners[i].fd_name
+							: c->listeners[i].name);
 			free(names);
 			names = longer;
 		}
@@ -312,8 +314,6 @@ static int watch_process(struct worker_process *p, uint64_t watchdog_usec)
 	return sd_event_source_set_priority(p->watchdog_source, PRIORITY_TIMER);
 }
 
-static int spawn_error(const struct worker_process *p, const struct snapshot *snap,
-	const struct spawn_result *result, int r, struct error *ret_error)
 static void bind_to_cpus(struct worker_process *p, const struct service_config *c, cpu_set_t *ret)
 {
 	p->bound = manager_cpus_of_worker(c, p->index, &p->cpus);
@@ -337,15 +337,17 @@ static int affinity_error(const struct worker_process *p, int r, struct error *r
 		there ? there : "?");
 }
 
+static int spawn_error(const struct worker_process *p, const struct snapshot *snap,
+	const struct spawn_result *result, int r, struct error *ret_error)
 {
 	const char *what = result->failed_at == SPAWN_EXEC	  ? snap->executable
 			   : result->failed_at == SPAWN_DIRECTORY ? snap->directory
 								  : "";
 
-	return error_set_errno(ret_error, r, "%s: worker %u of generation %u: %s %s",
-		p->service->name, p->index, p->generation, spawn_step_to_string(result->failed_at),
 	if (result->failed_at == SPAWN_AFFINITY)
 		return affinity_error(p, r, ret_error);
+	return error_set_errno(ret_error, r, "%s: worker %u of generation %u: %s %s",
+		p->service->name, p->index, p->generation, spawn_step_to_string(result->failed_at),
 		what);
 }
 
@@ -359,9 +361,9 @@ int worker_process_spawn(
 	struct spawn_fd fds[SPAWN_FDS_MAX];
 	struct spawn_result result;
 	enum output_kind output = c->output;
+	cpu_set_t cpus;
 	size_t n_fds = 0;
 	int r;
-	cpu_set_t cpus;
 
 	if (!c->output_set)
 		output = log_is_journal() ? OUTPUT_JOURNAL : OUTPUT_TEE;
@@ -393,9 +395,9 @@ int worker_process_spawn(
 	if (r < 0)
 		return error_set_errno(
 			ret_error, r, "%s: environment of worker %u", p->service->name, p->index);
+	bind_to_cpus(p, c, &cpus);
 	r = spawn_process(
 		&(struct spawn_request){
-	bind_to_cpus(p, c, &cpus);
 			.argv = snap->argv,
 			.path = snap->executable,
 			.exec_fd = snap->exec_fd,
@@ -412,9 +414,9 @@ int worker_process_spawn(
 			.n_groups = snap->user.n_groups,
 			.limits = snap->limits,
 			.n_limits = snap->n_limits,
+			.cpus = p->bound ? &cpus : NULL,
 			.cgroup_fd = -1,
 		},
-			.cpus = p->bound ? &cpus : NULL,
 		&result);
 	if (r < 0)
 		return spawn_error(p, snap, &result, r, ret_error);

@@ -37,7 +37,9 @@ struct worker_process {
 	bool bound;		    /* by cpu_affinity, when it was spawned */
 	struct cpu_set cpus;
 	unsigned restarts;
-	char *spawn_failure; /* why the last start came to nothing; NULL: it did not */
+	uint64_t memory;	    /* at the last look, bytes; 0: not looked at */
+	uint64_t memory_exact_usec; /* CLOCK_MONOTONIC of the last exact look; 0: none */
+	char *spawn_failure;	    /* why the last start came to nothing; NULL: it did not */
 };
 
 struct worker_process *worker_process_new(

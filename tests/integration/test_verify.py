@@ -12,7 +12,7 @@ import pytest
 from canaries import IN_NO_HURRY, canary, rollout, wait_phase, wait_share
 from daemon import IN_PROGRESS, ROLLED_BACK
 from harness import SANITIZERS, TENURECTL, Program, assert_clean, http_get, wait_until
-from processes import Process, descendants
+from processes import Process, descendants, fd_list
 from upgrades import CLIENTS, per_worker, quick, web_config
 
 PREVIEW = "127.0.0.2"
@@ -247,6 +247,11 @@ def test_command_leaves_nothing(web, load):
     assert_rolled_back(one, running, "not done within", failed=failed)
 
 
+def process_fds(one):
+    """Those that belong to a process: its pidfd, and its output."""
+    return len([t for t in fd_list(one.pid).values() if "pidfd" in t or "/#" in t or "deleted" in t])
+
+
 @pytest.mark.parametrize("how", ["abort", "stop", "promote --full", "reload", "stop of the daemon"])
 def test_ended_meanwhile(web, load, how):
     """A run under way does not outlive its reason."""
@@ -256,17 +261,21 @@ def test_ended_meanwhile(web, load, how):
     one.write_config()
     one.reload()
     running = under_load(one, load) if how != "stop of the daemon" else None
-    before = one.fd_count()
+    before = process_fds(one)
     one.call("Upgrade", service="web")
     one.wait_log(r"^web\.2\.verify \| looking")
     assert rollout(one)["verify"] == "running"
-    command = next(p for p in descendants(one.pid) if "/verify" in p.command)
+    command = next(p for p in descendants(one.pid) if p.command.endswith("/verify"))
     if how == "abort":
         one.ctl("abort", "web")
         one.wait_serving(generation=1)
         one.wait_generation_gone(2)
     elif how == "promote --full":
+        # To the last step at once, which then soaks, unverified.
         one.ctl("promote", "web", "--full")
+        wait_share(one, 100)
+        assert rollout(one).get("verify") is None
+        one.ctl("promote", "web")
         one.wait_serving(generation=2)
         one.wait_generation_gone(1)
     elif how == "reload":
@@ -289,7 +298,7 @@ def test_ended_meanwhile(web, load, how):
         return
     if how != "stop":
         running.wait_more(300)
-        wait_until(lambda: one.fd_count() <= before, what="as many descriptors as before")
+        wait_until(lambda: process_fds(one) == before, what="as many descriptors as before")
     assert_clean(running.stop(), 100)
 
 
