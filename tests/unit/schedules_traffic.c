@@ -94,6 +94,7 @@ void check_recycled(struct world *w, const struct effect *e)
 	const struct generation *g = service_generation(s, e->generation);
 	const struct world_generation *wg = world_generation(w, e->generation);
 	const struct world_worker *p;
+	unsigned ended = 0;
 
 	w->counts.recycled++;
 	if (!g || !wg || e->worker >= WORLD_WORKERS) {
@@ -105,6 +106,12 @@ void check_recycled(struct world *w, const struct effect *e)
 		g->number == s->current && g->state == GENERATION_SERVING &&
 			s->rollout.phase == ROLLOUT_NONE && e->worker < g->wanted,
 		"worker %u.%u is recycled at the wrong time", e->generation, e->worker);
+	/* Without it there are as many as are wanted. */
+	for (unsigned i = 0; i < g->wanted; i++)
+		ended += g->workers[i].state == WORKER_STOPPED;
+	REQUIRE(w, generation_ready(g) + ended >= g->wanted,
+		"worker %u.%u is recycled, and only %u others are ready", e->generation, e->worker,
+		generation_ready(g));
 	if (e->reason == REASON_TOO_BIG)
 		REQUIRE(w, p->asked, "nobody asked for worker %u.%u to be recycled", e->generation,
 			e->worker);
