@@ -82,15 +82,26 @@ int listener_keep_socket(struct listener *l, unsigned lane, unsigned slot, int *
 	return 0;
 }
 
-int listener_bind_member(const struct listener *l)
+int listener_bind_member(struct listener *l)
 {
+	_cleanup_close_ int fd = -1;
 	struct listen_options o;
 
+	if (listener_guard_catches(l))
+		return -EBUSY;
 	options_of(l, &o);
 	/* A group belongs to the user who made its first socket. */
 	if (l->inherited && l->inherited->uid != geteuid())
 		o.socket_uid = l->inherited->uid;
-	return listen_open_member(&l->config.address, &o);
+	fd = listen_open_member(&l->config.address, &o);
+	if (fd < 0)
+		return fd;
+	/* It may have come at the same moment. */
+	if (listener_guard_catches(l)) {
+		listen_shutdown_take(&fd);
+		return -EBUSY;
+	}
+	return TAKE_FD(fd);
 }
 
 int listener_add_member(struct listener *l, unsigned lane, unsigned slot)

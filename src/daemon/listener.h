@@ -52,15 +52,15 @@ struct listener {
 	dev_t dev; /* Unix: of the path */
 	ino_t ino;
 	struct listener_sockopts *sockopts; /* what each socket is told (listener_options.h) */
-	uint64_t resets;			      /* stragglers that had to be reset */
+	uint64_t resets;		    /* stragglers that had to be reset */
 	bool dirty_lanes[CONFIG_GENERATIONS_MAX + 2]; /* to be replaced before use */
 	/* As the generation in that lane was given them: the configuration may have changed since.
 	 */
 	bool per_worker_lanes[CONFIG_GENERATIONS_MAX + 2];
 	struct listener_guard guard; /* strangers, and against them */
-	bool steer_failed;    /* reported already */
-	uint64_t warned_usec; /* the last warning of a kind that could come often */
-	uint64_t dropped;     /* by the kernel, of all its sockets */
+	bool steer_failed;	     /* reported already */
+	uint64_t warned_usec;	     /* the last warning of a kind that could come often */
+	uint64_t dropped;	     /* by the kernel, of all its sockets */
 	uint64_t warned_drops_usec;
 	/* listener_inherit.c */
 	struct activation_socket *inherited; /* in the manager's list; NULL: our own */
@@ -115,7 +115,7 @@ bool listener_may_warn_again(const struct listener *l, uint64_t *warned_usec);
 const char *listener_held_by_options(const struct listener_config *c);
 unsigned listener_slots_at_start(const struct listener *l);
 /* A socket that may join the group, bound; not listening, and a UDP one joined. fd or -errno. */
-int listener_bind_member(const struct listener *l);
+int listener_bind_member(struct listener *l);
 int listener_keep_socket(struct listener *l, unsigned lane, unsigned slot, int *fd_take);
 int listener_add_member(struct listener *l, unsigned lane, unsigned slot);
 /* Another socket in the place of one that became useless. left: the kernel has taken that one out

@@ -16,6 +16,17 @@ static bool is_connected(int fd)
 	return getpeername(fd, (struct sockaddr *)&peer, &len) >= 0;
 }
 
+/* Somebody may still read there, though nothing new comes. */
+static bool has_generation(const struct listener *l, unsigned lane)
+{
+	const struct service *core = &l->service->core;
+
+	for (size_t i = 0; i < core->n_generations; i++)
+		if (core->generations[i]->lane == lane)
+			return true;
+	return false;
+}
+
 static void report(struct listener *l, const char *what, bool serving, int r)
 {
 	if (r < 0)
@@ -32,7 +43,7 @@ static void report(struct listener *l, const char *what, bool serving, int r)
 bool listener_mend_datagram(struct listener *l, int fd)
 {
 	const struct lane_socket *socket = NULL;
-	bool connected = is_connected(fd), serving;
+	bool connected = is_connected(fd), serving, kept = false;
 	unsigned lane;
 	int r = 0;
 
@@ -43,12 +54,13 @@ bool listener_mend_datagram(struct listener *l, int fd)
 		return false;
 	lane = socket->lane;
 	serving = l->kind == LISTENER_HELD || listener_lane_has_share(l, lane);
-	if (serving && l->kind == LISTENER_GROUP && !connected) {
+	if (l->kind == LISTENER_GROUP && !connected && (serving || has_generation(l, lane))) {
 		/* It still gets datagrams, and its workers can still read them: it is used until
 		 * others stand in for them, on other sockets. */
 		if (l->dirty_lanes[lane])
 			return false;
 		listener_taint_lane(l, lane);
+		kept = true;
 	} else {
 		r = listener_replace_socket(
 			l, lane, socket->slot, connected && l->kind == LISTENER_GROUP);
@@ -56,7 +68,7 @@ bool listener_mend_datagram(struct listener *l, int fd)
 	report(l, connected ? "connected" : "shut down", serving, r);
 	/* When the event that is under way is over. */
 	l->service->holds_dead_socket |= serving && r >= 0;
-	return r >= 0 && (!serving || connected || l->kind == LISTENER_HELD);
+	return r >= 0 && !kept;
 }
 
 static void warn_of_drops(struct listener *l, uint64_t before)

@@ -256,6 +256,7 @@ struct view {
 	uint64_t *own; /* inodes, sorted */
 	size_t n_own;
 	const struct sockdiag_listener *example; /* one of ours */
+	bool catches;				 /* see listener_guard_catches() */
 };
 
 static void view_done(struct view *v)
@@ -267,6 +268,26 @@ static void view_done(struct view *v)
 static bool is_own(const struct view *v, const struct sockdiag_listener *s)
 {
 	return bsearch(&s->inode, v->own, v->n_own, sizeof(*v->own), compare_inodes) != NULL;
+}
+
+/* Where they leave the group, they are no more than their peers' own. */
+static void forget_connected(const struct listener *l, struct view *v)
+{
+	struct sockdiag_listener example = *v->example;
+	uid_t uid = l->inherited ? l->inherited->uid : geteuid();
+	size_t n = 0;
+
+	for (size_t i = 0; i < v->n; i++) {
+		const struct sockdiag_listener *s = &v->list[i];
+
+		if (s->connected && !is_own(v, s))
+			v->catches |= s->uid == uid && is_member(&example, s);
+		else
+			v->list[n++] = *s;
+	}
+	v->n = n;
+	for (v->example = v->list; v->example->inode != example.inode; v->example++)
+		;
 }
 
 /* 1; 0: nobody can be asked; -errno. */
@@ -292,6 +313,8 @@ static int view_init(struct listener *l, struct view *v)
 	for (size_t i = 0; i < v->n && !v->example; i++)
 		if (is_own(v, &v->list[i]))
 			v->example = &v->list[i];
+	if (m->connected_leaves && v->example)
+		forget_connected(l, v);
 	/* Else all of ours were shut down; they listen again in a moment. */
 	return v->example != NULL;
 }
@@ -355,6 +378,20 @@ void listener_guard_look(struct listener *l)
 		keep_guards(l);
 }
 
+bool listener_guard_catches(struct listener *l)
+{
+	_cleanup_(view_done) struct view v = {.list = NULL};
+	uint64_t looked_usec = l->guard.looked_usec;
+	bool catches;
+
+	if (l->config.address.kind != ADDRESS_UDP || !l->service->manager->connected_leaves ||
+		l->lanes.n == 0 || is_wildcard(&l->config.address))
+		return false;
+	catches = view_init(l, &v) > 0 && v.catches;
+	l->guard.looked_usec = looked_usec;
+	return catches;
+}
+
 void listener_guard_look_again(struct listener *l)
 {
 	if (manager_now(l->service->manager) - l->guard.looked_usec >= LOOK_AGAIN_USEC)
@@ -386,13 +423,19 @@ int listener_guard_settle(struct listener *l, size_t mark)
 {
 	int r = 0;
 
-	for (unsigned i = 0; r >= 0 && i < TRIES; i++) {
+	for (unsigned i = 0; r >= 0; i++) {
 		_cleanup_(view_done) struct view v = {.list = NULL};
 		_cleanup_free_ struct lane_socket *left = NULL;
 		size_t n = 0;
 
 		if (view_init(l, &v) <= 0 || l->lanes.n <= mark || !has_changed(l, &v))
 			break;
+		if (i == TRIES) {
+			log_error("%s: listener %s: strangers' sockets come and go without a "
+				  "pause; which of them has which place can only be guessed",
+				l->service->name, l->config.name);
+			break;
+		}
 		r = leave_again(l, mark, &left, &n);
 		if (r < 0)
 			break;
@@ -404,6 +447,11 @@ int listener_guard_settle(struct listener *l, size_t mark)
 	if (r >= 0)
 		listener_guard_look(l);
 	return r;
+}
+
+bool listener_guard_is_alone(const struct listener *l)
+{
+	return members(&l->guard) == 0;
 }
 
 void listener_guard_done(struct listener *l)
@@ -418,8 +466,3 @@ void listener_guard_done(struct listener *l)
 	free(g->foreign);
 	*g = (struct listener_guard){.foreign = NULL};
 }
-bool listener_guard_is_alone(const struct listener *l)
-{
-	return members(&l->guard) == 0;
-}
-

@@ -20,7 +20,7 @@ struct listener_foreign {
 	pid_t pid; /* 0: not found */
 	char *program;
 	bool member; /* of the group; else it is more specific than ours, and gets what is for it */
-	bool silent; /* a connected UDP socket: it has a place, and gets its own peer's only */
+	bool silent; /* a connected UDP socket: it gets its own peer's only, but may have a place */
 };
 
 /* What listener_guard.c knows of a listener. */

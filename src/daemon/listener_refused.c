@@ -194,6 +194,11 @@ static char *explain_inet(const struct listener *l, int code)
 			return strdup("; a link-local address needs its interface, as in "
 				      "[fe80::1%eth0]:80");
 		break;
+	case -EBUSY:
+		return strdup("; a program of the same user has a connected socket at this very "
+			      "address, and a new one of ours would take its place in the kernel's "
+			      "eyes; run the workers as another user, listen on the wildcard "
+			      "address, or stop that program");
 	case -EMFILE:
 	case -ENFILE:
 		return strdup("; too many open files: write a larger LimitNOFILE= in the unit of "

@@ -344,6 +344,7 @@ static int set_up(struct manager *m, struct error *ret_error)
 			strerror(-m->sockdiag_fd));
 	r = listen_selftest();
 	m->may_group = r >= 0;
+	m->connected_leaves = listen_connected_leaves() > 0;
 	if (r < 0)
 		log_warning("socket groups do not behave as expected on this kernel (%s): "
 			    "listeners have one queue each, which "

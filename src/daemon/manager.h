@@ -147,6 +147,7 @@ struct manager {
 	struct connection_counter *counter;
 	struct list_call *list_calls; /* that wait for a count */
 	bool may_group;		      /* the kernel's self-test was passed */
+	bool connected_leaves;	      /* a UDP socket that is connected leaves its group */
 	struct rlimit original_nofile;
 	uint64_t next_sequence;
 	struct manager_event events[EVENTS_MAX]; /* ring: sequence % EVENTS_MAX */

@@ -119,3 +119,6 @@ int socket_address(int fd, struct address *ret);
  * attach before listen, two members, steer to each in turn, close one, check the move. 0, or -errno
  * / -ENOTSUP when the order is not as expected. Bounded to 2 s. */
 int listen_selftest(void);
+/* Does a UDP socket leave its group's array when it is connected? 1 (Linux 6.13 and later), 0 (it
+ * keeps its place if it was bound to a specific address), or -errno. Asked on loopback. */
+int listen_connected_leaves(void);

@@ -153,6 +153,7 @@ def test_rollback_and_abort(daemon, udp_load):
     running.wait_for(generation=1, count=200)
     one.upgrade()
     running.wait_for(generation=2, count=200)
+    one.wait_generation_gone(1)
     one.ctl("rollback", "web")
     running.wait_for(generation=3, count=200)
     one.upgrade("web", "--pause-at", "50%", "--detach")

@@ -554,7 +554,8 @@ END_TEST
 START_TEST(inherited)
 {
 	wanted.inherited = true;
-	refused(-EOPNOTSUPP, "web: listener http", "inherit is not supported");
+	wanted.inherit = strdup("https");
+	refused(-ENOENT, "web: listener http: no socket \"https\" came", "FileDescriptorName=https");
 }
 END_TEST
 

@@ -4,6 +4,8 @@
  */
 #include "listener_scene.h"
 
+#include <sys/wait.h>
+
 enum { STRANGERS = 5, WORKERS_MAX = 8 };
 
 static int strangers[STRANGERS] = {-1, -1, -1, -1, -1};
@@ -252,10 +254,58 @@ static int datagram_stranger(const struct listener *l)
 	return fd;
 }
 
-/* Datagrams: a socket is a member from its bind on, connected or not. */
+/* Comes and goes, with pauses of up to a millisecond. */
+static _Noreturn void be_restless(const struct address *a)
+{
+	for (;;) {
+		int fd = listen_open_member(a, &OPTIONS);
+
+		state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+		if (fd >= 0 && listen_start(fd, 64) >= 0)
+			(void)usleep((useconds_t)(state >> 33) % 1000);
+		close_fd(fd);
+		(void)usleep((useconds_t)(state >> 43) % 1000);
+	}
+}
+
+/* Between two of ours: whether it is before or behind one cannot be seen afterwards. */
+START_TEST(at_the_same_moment)
+{
+	unsigned n_met = 0;
+
+	wanted.sockets = SOCKETS_PER_WORKER;
+	for (unsigned round = 0; round < 150; round++) {
+		struct listener *l = scene_open(0);
+		pid_t pid;
+
+		pid = fork();
+		ck_assert_int_ge(pid, 0);
+		if (pid == 0) {
+			state = round;
+			be_restless(&l->config.address);
+		}
+		(void)usleep(1000);
+		for (unsigned n = 6; n <= 24; n += 6)
+			prepare(l, n / 6 % 2, n);
+		ck_assert_int_eq(kill(pid, SIGKILL), 0);
+		ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+		n_met += n_members(l) > 0;
+		listener_guard_look(l);
+		ck_assert_uint_eq(n_members(l), 0);
+		expect_model(l);
+		service->listeners[0] = listener_close(l);
+	}
+	ck_assert_uint_gt(n_met, 0);
+}
+END_TEST
+
+/* Datagrams: a socket is a member from its bind on, until it is connected, or, before Linux 6.13,
+ * until it is closed. From 6.13 on none can join while a connected one is there. */
 START_TEST(datagrams)
 {
+	_cleanup_error_ struct error error = ERROR_NULL;
 	struct address peer = address_of("127.0.0.1:9");
+	const unsigned connected = scene.connected_leaves ? 0 : 1;
 	struct listener *l;
 	int first, second;
 
@@ -265,16 +315,25 @@ START_TEST(datagrams)
 	ck_assert_int_eq(l->kind, LISTENER_GROUP);
 	first = datagram_stranger(l);
 	second = datagram_stranger(l);
-	ck_assert_int_eq(connect(second, &peer.sa, peer.len), 0);
 	prepare(l, 0, 3);
 	ck_assert_uint_eq(n_members(l), 2);
 	ck_assert_uint_ge(lanes_others_at_end(&l->lanes), 2);
+	expect_datagram_model(l);
+	ck_assert_int_eq(connect(second, &peer.sa, peer.len), 0);
+	listener_guard_look(l);
+	ck_assert_uint_eq(n_members(l), 1 + connected);
+	expect_datagram_model(l);
+	ck_assert_int_eq(listener_prepare_lane(l, 0, 5, true, &error), connected ? 0 : -EBUSY);
+	expect_datagram_model(l);
 	close(first);
 	listener_guard_look(l);
-	ck_assert_uint_eq(n_members(l), 1);
+	ck_assert_uint_eq(n_members(l), connected);
+	expect_datagram_model(l);
 	close(second);
 	listener_guard_look(l);
 	ck_assert_uint_eq(n_members(l), 0);
+	prepare(l, 0, 5);
+	expect_datagram_model(l);
 	service->listeners[0] = listener_close(l);
 }
 END_TEST
@@ -288,6 +347,7 @@ int main(void)
 	tcase_add_test(tcase, a_stranger_leaves_from_the_middle);
 	tcase_add_test(tcase, a_stranger_moves);
 	tcase_add_loop_test(tcase, any_changes, 0, 8);
+	tcase_add_test(tcase, at_the_same_moment);
 	tcase_add_test(tcase, who_it_is);
 	tcase_add_test(tcase, the_more_specific_wins);
 	tcase_add_test(tcase, datagrams);
