@@ -32,7 +32,7 @@ static const char usage[] =
 	"      --version        the version\n"
 	"\n"
 	"Options of run:\n"
-	"      --listen ADDRESS a port, ADDRESS:PORT, tcp:..., unix:/path; may be given several "
+	"      --listen ADDRESS a port, ADDRESS:PORT, udp:..., unix:/path; may be given several "
 	"times\n"
 	"      --workers N      processes (default 1), or auto\n"
 	"      --name NAME      of the service (default: the command's name)\n"

@@ -2,6 +2,7 @@
 """A real name server that takes inherited sockets: unbound with use-systemd, on UDP and TCP, upgraded
 under a load of questions of which none may stay without an answer."""
 
+import json
 import shlex
 import shutil
 import socket
@@ -16,32 +17,10 @@ from processes import fd_list
 from udp import UdpLoad, bound, listeners, passing
 
 UNBOUND = shutil.which("unbound")
+CONF = Path(__file__).resolve().parents[2] / "conf"
 NAME, ADDRESS = "www.example.test", "192.0.2.7"
 
 needs_unbound = pytest.mark.skipif(not UNBOUND, reason="unbound is not installed")
-
-CONFIG = """
-server:
-  use-systemd: yes
-  do-daemonize: no
-  interface: 127.0.0.1@{port}
-  num-threads: 1
-  username: ""
-  chroot: ""
-  pidfile: ""
-  directory: "{directory}"
-  use-syslog: no
-  logfile: ""
-  verbosity: 1
-  access-control: 127.0.0.0/8 allow
-  module-config: "iterator"
-  local-zone: "example.test." static
-  local-data: "{name}. IN A {address}"
-  {more}
-remote-control:
-  control-enable: no
-"""
-
 
 def unbound_command(path):
     """unbound takes LISTEN_FDS only where sd_booted(3) says that systemd runs."""
@@ -55,20 +34,32 @@ def unbound_command(path):
 
 
 def write_config(one, more=""):
-    text = CONFIG.format(
-        port=one.port, directory=one.directory, name=NAME, address=ADDRESS, more=more
-    )
-    (one.directory / "unbound.conf").write_text(text)
+    """unbound's, as the example has it, on a port of this test."""
+    text = (CONF / "unbound.conf").read_text().replace("5335", str(one.port))
+    (one.directory / "unbound.conf").write_text(text.replace("remote-control:", f"  {more}\nremote-control:"))
 
 
-def service(one, listen, **keys):
+def example(one):
+    """conf/unbound.yaml, on a port of this test, and quick."""
+    text = (CONF / "unbound.yaml").read_text()
+    for old, new in (
+        ("5335", str(one.port)),
+        ("command: unbound -d -p -c unbound.conf", f"command: {json.dumps(unbound_command('unbound.conf'))}"),
+        ("soak: 1s", "soak: 0s"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    text += "    drain: {settle: 100ms, timeout: 10s}\n    restart: {limit: {starts: 2}}\n"
+    return text + f"control: {{socket: {one.socket_path}}}\n"
+
+
+def inheriting():
     return {
-        "command": unbound_command(one.directory / "unbound.conf"),
-        "listen": listen,
-        "ready": {"by": "notify", "accept": False},
+        "command": unbound_command("unbound.conf"),
+        "listen": {"dns": {"inherit": "dns"}},
+        "ready": "notify",
         "upgrade": {"strategy": "blue-green", "soak": "0s"},
-        "drain": {"settle": "100ms", "idle_wait": "2s", "timeout": "10s"},
-        **keys,
+        "drain": {"settle": "100ms", "timeout": "10s"},
     }
 
 
@@ -116,26 +107,18 @@ def upgrade_often(one, load, n):
 @needs_unbound
 @pytest.mark.parametrize("sockets", ["shared", "per-worker"])
 def test_unbound(daemon, questions, sockets):
+    """The example, upgraded ten times; an eleventh that unbound itself refuses gets no question."""
     one = daemon(start=False)
     one.port = free_port()
     write_config(one)
-    key = {"sockets": sockets}
-    listen = {
-        "udp": {"address": f"udp:127.0.0.1:{one.port}", **key},
-        "tcp": {"address": f"tcp:127.0.0.1:{one.port}", **key},
-    }
-    one.config = {"services": {"dns": service(one, listen, workers=2)}}
-    one.write_config()
+    one.write_config(example(one).replace("sockets: per-worker", f"sockets: {sockets}"))
     one.start()
     one.wait_serving("dns", timeout=30)
     load = questions(one.port, rate=4000, sockets=32)
     load.wait_for(ok=500)
     assert_only_ours(one)
     upgrade_often(one, load, 10)
-    # A configuration that it refuses never gets a question.
     write_config(one, more="no-such-option: yes")
-    one.config["services"]["dns"]["restart"] = {"limit": {"starts": 2}}
-    one.write_config()
     one.upgrade("dns", check=ROLLED_BACK)
     load.wait_more(200)
     result = load.stop()
@@ -151,7 +134,7 @@ def test_unbound_inherits(daemon, questions):
     one = passing(daemon, [("dns", one) for one in given], start=False)
     one.port = port
     write_config(one)
-    one.config = {"services": {"dns": service(one, {"dns": {"inherit": "dns"}}, workers=1)}}
+    one.config = {"services": {"dns": inheriting()}}
     one.write_config()
     one.start()
     one.wait_serving("dns", timeout=30)
