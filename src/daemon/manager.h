@@ -2,7 +2,8 @@
 /* The daemon's heart: events of the world go to the core, its effects go to the world. One manager,
  * its services, and of each service what the core's generations and workers are in reality. Reading
  * order: manager.c (life of the daemon, reload), service_apply.c (the one switch over effects),
- * service_request.c (what people ask for), listener.c, worker_process.c, ready.c, control*.c. */
+ * service_request.c and service_rollback.c (what people ask for), listener.c, worker_process.c,
+ * ready.c, control*.c. */
 #pragma once
 
 #include <jansson.h>
@@ -224,8 +225,15 @@ void manager_service_drop_unused_listeners(struct manager_service *s);
 /* config NULL: the present one. */
 int manager_service_upgrade(struct manager_service *s, const struct service_config *config,
 	const struct request_options *o, struct error *ret_error);
+/* From that snapshot, with that configuration (which may be the snapshot's). */
+int manager_service_upgrade_from(struct manager_service *s, const struct service_config *config,
+	struct snapshot *snapshot, const struct request_options *o, struct error *ret_error);
+/* What is still warm serves again: what it was made from is what the service is now. */
+void manager_service_adopt_snapshot(struct manager_service *s, unsigned generation);
+/* service_rollback.c */
 int manager_service_rollback(
 	struct manager_service *s, unsigned to, const char *requested_by, struct error *ret_error);
+/* service_request.c */
 int manager_service_scale(struct manager_service *s, unsigned workers, struct error *ret_error);
 int manager_service_stop(struct manager_service *s, bool now);
 /* A rollout has ended: what it was for is what the service shall be from now on, or is not. */

@@ -346,8 +346,7 @@ static bool is_over_already(const struct manager_service *s, unsigned generation
 	       (s->core.rollout.phase == ROLLOUT_NONE || s->core.rollout.to != generation);
 }
 
-/* What is still warm serves again: what it was made from is what the service is now. */
-static void adopt_snapshot(struct manager_service *s, unsigned generation)
+void manager_service_adopt_snapshot(struct manager_service *s, unsigned generation)
 {
 	const struct manager_generation *g = manager_service_generation(s, generation);
 	struct service_config *copy = g ? copy_config(&g->snapshot->config) : NULL;
@@ -364,7 +363,7 @@ static bool asks_for_shares(const struct request_options *o)
 	return o->steps || o->pause_at > 0 || (o->strategy && *o->strategy == STRATEGY_CANARY);
 }
 
-static int upgrade_from(struct manager_service *s, const struct service_config *config,
+int manager_service_upgrade_from(struct manager_service *s, const struct service_config *config,
 	struct snapshot *snapshot, const struct request_options *o, struct error *ret_error)
 {
 	struct service_config *copy = copy_config(config);
@@ -439,7 +438,7 @@ int manager_service_upgrade(struct manager_service *s, const struct service_conf
 		if (config != s->config && config->workers != s->config->workers)
 			s->scaled = 0;
 	}
-	return upgrade_from(s, config, snapshot, o, ret_error);
+	return manager_service_upgrade_from(s, config, snapshot, o, ret_error);
 }
 
 int manager_service_start(
@@ -458,91 +457,6 @@ int manager_service_start(
 	if (s->core.wanted && s->core.n_generations > 0)
 		return 0;
 	return manager_service_upgrade(s, NULL, &o, ret_error);
-}
-
-/* The way back never leads to what is serving now, under whatever number: going back twice goes
- * back two releases. */
-static const struct history_entry *rollback_target(const struct manager_service *s, unsigned to)
-{
-	const struct manager_generation *serving = manager_service_generation(s, s->core.current);
-
-	for (size_t i = s->n_history; i-- > 0;) {
-		const struct history_entry *h = &s->history[i];
-		if (to != 0 ? h->generation == to
-			    : h->was_good && h->generation != s->core.current &&
-					(!serving || h->snapshot != serving->snapshot))
-			return h;
-	}
-	return NULL;
-}
-
-/* Somebody wanted to get away from it: it is no place to go back to, unless it is named. */
-static void mark_left(struct manager_service *s, unsigned generation)
-{
-	for (size_t i = 0; i < s->n_history; i++)
-		if (s->history[i].generation == generation)
-			s->history[i].was_good = false;
-}
-
-/* The programs are attached when the event was handled: this is when clients feel it. */
-static void report_moved(struct manager_service *s, unsigned generation, uint64_t asked_usec)
-{
-	s->moved_usec = MAX(manager_now(s->manager) - asked_usec, UINT64_C(1));
-	manager_report(s->manager, s, generation, NO_WORKER, LOG_INFO, "connections-moved",
-		"%s: generation %u has all new connections again, %.1fms after it was asked for",
-		s->name, generation, (double)s->moved_usec / USEC_PER_MSEC);
-}
-
-int manager_service_rollback(
-	struct manager_service *s, unsigned to, const char *requested_by, struct error *ret_error)
-{
-	/* It has proved itself before, and what is left may be on fire: no soak. */
-	static const uint64_t no_soak = 0;
-	struct request_options o = {.requested_by = requested_by, .soak_usec = &no_soak};
-	_cleanup_snapshot_ struct snapshot *snapshot = NULL;
-	const struct history_entry *h;
-	struct service_event e = {.kind = EVENT_ROLLBACK};
-	unsigned left = s->core.current;
-	uint64_t asked = manager_now(s->manager);
-	int r;
-
-	s->moved_usec = 0;
-	if (rollout_is_open(&s->core.rollout) && s->core.rollout.from != 0) {
-		e = (struct service_event){.kind = EVENT_ABORT, .reason = REASON_ROLLED_BACK};
-		r = manager_service_event(s, &e);
-		if (r != 0)
-			return error_set(
-				ret_error, r, "%s: %s", s->name, service_refusal_to_string(r));
-		if (s->core.rollout.phase == ROLLOUT_NONE)
-			report_moved(s, s->core.current, asked);
-		return 0;
-	}
-	h = rollback_target(s, to);
-	if (!h)
-		return error_set(ret_error, SERVICE_E_NOT_ALIVE,
-			to ? "%s: generation %u is not known any more; see `tenurectl history %s`"
-			   : "%s: there is no earlier good generation to go back to (%u known; see "
-			     "`tenurectl history %s`)",
-			s->name, to ? to : (unsigned)s->n_history, s->name);
-	e.generation = h->generation;
-	r = manager_service_event(s, &e);
-	if (r == 0) {
-		report_moved(s, h->generation, asked);
-		mark_left(s, left);
-		adopt_snapshot(s, h->generation);
-		return 0;
-	}
-	if (r != SERVICE_E_NOT_ALIVE)
-		return error_set(ret_error, r, "%s: %s", s->name, service_refusal_to_string(r));
-	if (!h->snapshot)
-		return error_set(ret_error, SERVICE_E_NOT_ALIVE,
-			"%s: what generation %u was made from is not kept any more", s->name,
-			h->generation);
-	snapshot = snapshot_ref(h->snapshot);
-	r = upgrade_from(s, &snapshot->config, snapshot, &o, ret_error);
-	if (r == 0)
-		mark_left(s, left);
-	return r;
 }
 
 int manager_service_scale(struct manager_service *s, unsigned workers, struct error *ret_error)
@@ -618,7 +532,7 @@ static int submit_queued(struct manager_service *s, const struct pending_upgrade
 	struct request_options *o, struct error *ret_error)
 {
 	if (!q->spec.restart)
-		return upgrade_from(s, q->config, q->snapshot, o, ret_error);
+		return manager_service_upgrade_from(s, q->config, q->snapshot, o, ret_error);
 	o->restart = true;
 	return manager_service_upgrade(s, NULL, o, ret_error);
 }

@@ -4,6 +4,7 @@ becomes of the upgrade when it does not. Always under load, and no request fails
 
 import json
 import os
+import pwd
 import sys
 import time
 
@@ -361,3 +362,16 @@ def test_paused_and_verified(web, load):
     bad.write_text("now\n")
     one.wait_serving(generation=1)
     assert_rolled_back(one, running, "answered 503")
+
+
+@pytest.mark.root
+def test_command_runs_as_the_service(web):
+    """Not as the daemon, and with its groups."""
+    one = web(workers=1, user="nobody")
+    look = script(one, "look", "import os; print(os.getuid(), os.getgid(), len(os.getgroups())); os.setuid(0)")
+    web_config(one)["upgrade"] = {**quick(), "verify": {"command": [look]}}
+    one.write_config()
+    failed = one.upgrade(check=ROLLED_BACK)
+    nobody = pwd.getpwnam("nobody")
+    assert f"web.2.verify | {nobody.pw_uid} {nobody.pw_gid} " in one.log
+    assert "PermissionError" in failed.err, failed

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 
@@ -179,6 +180,39 @@ static char *settled_name(pid_t pid)
 		free(value);
 	}
 }
+
+/* Pages that parent and child share count in full for each, but once for both. */
+START_TEST(memory)
+{
+	enum { SIZE = 32 << 20 };
+	volatile char *pages = mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	uint64_t ours, child, our_share, child_share;
+	pid_t pid;
+
+	ck_assert_ptr_ne((void *)(uintptr_t)pages, MAP_FAILED);
+	for (size_t i = 0; i < SIZE; i += 4096)
+		pages[i] = 1;
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (pid == 0)
+		for (;;)
+			(void)pause();
+	ck_assert_int_eq(process_memory(getpid(), &ours), 0);
+	ck_assert_int_eq(process_memory(pid, &child), 0);
+	ck_assert_uint_ge(ours, SIZE);
+	ck_assert_uint_ge(child, SIZE);
+	ck_assert_int_eq(process_memory_share(getpid(), &our_share), 0);
+	ck_assert_int_eq(process_memory_share(pid, &child_share), 0);
+	ck_assert_uint_ge(our_share + child_share, SIZE);
+	ck_assert_uint_lt(our_share + child_share, ours + child - SIZE / 2);
+	(void)kill(pid, SIGKILL);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	ck_assert_int_eq(process_memory(pid, &child), -ESRCH);
+	ck_assert_int_eq(process_memory_share(pid, &child), -ESRCH);
+	(void)munmap((void *)(uintptr_t)pages, SIZE);
+}
+END_TEST
 
 START_TEST(name_and_environment)
 {
@@ -470,6 +504,7 @@ int main(void)
 	tcase_add_loop_test(tcase, descendants, 0, ARRAY_SIZE(descendants_of));
 	tcase_add_test(tcase, a_large_family);
 	tcase_add_test(tcase, orphans_come_to_us);
+	tcase_add_test(tcase, memory);
 	tcase_add_test(tcase, name_and_environment);
 	tcase_add_test(tcase, many_descriptors);
 	tcase_add_test(tcase, holders);
