@@ -250,7 +250,22 @@ static size_t count_others(const struct reading *p, const struct sockopt *actual
 	return n;
 }
 
-static char *explain(const struct reading *p, enum socket_option option,
+/* Files are slow beside the rest, and few options need them. */
+static char *explain_difference(
+	struct reading *p, enum socket_option option, int64_t wanted, int64_t actual)
+{
+	enum socket_option_quirk quirk = socket_option_info(option)->quirk;
+
+	if (quirk == QUIRK_RMEM)
+		(void)listen_sysctl("net/core/rmem_max", &p->limits.rmem_max);
+	if (quirk == QUIRK_WMEM)
+		(void)listen_sysctl("net/core/wmem_max", &p->limits.wmem_max);
+	if (quirk == QUIRK_SOMAXCONN && wanted != actual)
+		(void)listen_sysctl("net/core/somaxconn", &p->limits.somaxconn);
+	return socket_option_note(option, wanted, actual, &p->limits);
+}
+
+static char *explain(struct reading *p, enum socket_option option,
 	const struct socket_option_setting *s, const struct sockopt *actual)
 {
 	const struct socket_option_info *info = socket_option_info(option);
@@ -271,7 +286,7 @@ static char *explain(const struct reading *p, enum socket_option option,
 			"not the same on all sockets: %zu of %zu differ", others, p->l->lanes.n);
 	if (info->type == OPTION_IS_TEXT)
 		return streq(s->text, actual->text) ? NULL : strdup("changed by a worker");
-	note = socket_option_note(option, s->value, actual->value, &p->limits);
+	note = explain_difference(p, option, s->value, actual->value);
 	if (!note && s->value != actual->value)
 		return strdup("changed by a worker, or not as the kernel counts it");
 	if (!note && info->by_itself)
@@ -350,7 +365,7 @@ static void report_backlog(struct reading *p)
 	if (c->address.kind != ADDRESS_TCP || listen_query(p->fd, &state) < 0 ||
 		(!c->backlog_set && state.queue_max == c->backlog))
 		return;
-	note = socket_option_note(OPTION_BACKLOG, c->backlog, state.queue_max, &p->limits);
+	note = explain_difference(p, OPTION_BACKLOG, c->backlog, state.queue_max);
 	add(p, OPTION_BACKLOG, socket_option_info(OPTION_BACKLOG)->kernel,
 		socket_option_format(OPTION_BACKLOG, c->backlog, NULL),
 		socket_option_format(OPTION_BACKLOG, state.queue_max, NULL), note);
@@ -377,9 +392,6 @@ int listener_options_report(
 		p.fd = l->lanes.sockets[0].fd;
 		blank = listen_options_blank(&l->config.address, false);
 		p.blank = blank;
-		(void)listen_sysctl("net/core/rmem_max", &p.limits.rmem_max);
-		(void)listen_sysctl("net/core/wmem_max", &p.limits.wmem_max);
-		(void)listen_sysctl("net/core/somaxconn", &p.limits.somaxconn);
 		for (unsigned o = 0; o < SOCKET_OPTIONS_N; o++) {
 			if (o == OPTION_V6ONLY)
 				report_v6only(&p);
