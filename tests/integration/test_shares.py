@@ -72,7 +72,7 @@ def test_steps(web, load, sockets, network):
 @pytest.mark.parametrize("network", LISTENING)
 @pytest.mark.parametrize("sockets", ["shared", "per-worker"])
 def test_many_connections(web, load, sockets, network):
-    through_all_steps(web, load, sockets, network, times=10)
+    through_all_steps(web, load, sockets, network, times=5)
 
 
 def test_per_worker_shares_are_even(web, load):
