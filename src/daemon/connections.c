@@ -9,6 +9,8 @@
 #define PIECE_USEC (1 * USEC_PER_MSEC)
 /* A loop that always has something better to do does a piece all the same. */
 #define PAUSE_MAX_USEC (20 * USEC_PER_MSEC)
+/* A count that takes longer is used again, for eight times as long. */
+#define DEAR_USEC (10 * USEC_PER_MSEC)
 #define AGE_PER_COST 8
 #define AGE_MAX_USEC (2 * USEC_PER_SEC)
 #define KNOWN_FOR_USEC (10 * USEC_PER_SEC)
@@ -143,7 +145,7 @@ static void keep_counts(struct connections *c, const struct walk *w, size_t serv
 			(struct connection_count){t->generation, t->worker, t->pid, count_of(w, t)};
 	}
 	c->counted_usec = w->started_usec;
-	c->took_usec = MAX(walk_now() - w->started_usec, UINT64_C(1));
+	c->took_usec = w->busy_usec;
 }
 
 /* What the walk says of one worker; one that had no process has no connections. */
@@ -199,10 +201,10 @@ static void end(struct connection_counter *c)
 
 	for (size_t i = 0; i < w->n_targets; i++)
 		n += w->targets[i].n;
-	log_debug("%zu connections of %zu workers counted in %.1f ms, at most %.1f ms at a time, "
-		  "within %.1f ms",
-		n, w->n_targets, (double)w->busy_usec / 1e3, (double)w->longest_usec / 1e3,
-		(double)(walk_now() - w->started_usec) / 1e3);
+	log_debug("%zu connections of %zu workers counted by %.1f ms of work within %.1f ms, at "
+		  "most %.1f ms at a time",
+		n, w->n_targets, (double)w->busy_usec / 1e3,
+		(double)(walk_now() - w->started_usec) / 1e3, (double)w->longest_usec / 1e3);
 	/* No other walk begins before this one is forgotten. */
 	for (size_t i = 0; i < c->n_services; i++)
 		if (c->services[i])
@@ -375,7 +377,7 @@ void connections_want(struct manager_service *s)
 {
 	const struct connections *c = s->connections;
 
-	if (c && (c->counting || (c->counted_usec > 0 &&
+	if (c && (c->counting || (c->took_usec > DEAR_USEC &&
 					 walk_now() - c->counted_usec <=
 						 MIN(AGE_PER_COST * c->took_usec, AGE_MAX_USEC))))
 		return;

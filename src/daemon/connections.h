@@ -18,8 +18,8 @@ void connections_forget(struct manager_service *s);
 
 /* Count the connections of one worker from now on (not before), then EVENT_CONNECTIONS. */
 void connections_ask(struct manager_service *s, unsigned generation, unsigned worker);
-/* Count those of all its workers, unless that was done so short a time ago that doing it again
- * would cost more than an eighth of the time. */
+/* Count those of all its workers, unless that is dear and was done so short a time ago that doing
+ * it again would cost more than an eighth of the time. */
 void connections_want(struct manager_service *s);
 /* Has somebody wanted a count that is not there yet? When it is, control_list_counted() is called.
  */

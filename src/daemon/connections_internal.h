@@ -45,7 +45,7 @@ struct connections {
 	size_t n_asks, asks_capacity;
 	struct connection_count *counts; /* of the last walk over all workers */
 	size_t n_counts, counts_capacity;
-	uint64_t counted_usec, took_usec; /* when it began, how long it took; 0: never */
+	uint64_t counted_usec, took_usec; /* when it began (0: never), what it cost */
 	struct connection_measure measure;
 };
 

@@ -48,7 +48,7 @@ struct sockdiag_entry {
 typedef int (*sockdiag_entry_fn)(const struct sockdiag_entry *e, void *userdata);
 /* TCP, both families: those whose process has not closed them. port: only of this local port; 0:
  * all. A piece takes about 0.3 ms if most sockets of the machine are in the answer. The kernel
- * passes those that are not at 0.1 us each without a pause, and looks into its table of
+ * passes those that are not at 0.1 to 0.3 us each without a pause, and looks into its table of
  * connections, which takes about a millisecond even when it is empty. waiting: connections in
  * TIME_WAIT count for what is answered (they are not given to the function). */
 int sockdiag_dump_tcp(unsigned port, bool waiting, struct sockdiag_dump *ret);
