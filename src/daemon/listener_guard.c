@@ -20,7 +20,7 @@
 enum {
 	REPORTS_MAX = 16, /* strangers at a time whose processes are looked for */
 	GUARDS_MAX = 256,
-	TRIES = 5, /* until nobody joins at the same moment */
+	TRIES = 50, /* until nobody joins at the same moment */
 };
 
 /* --- who is who ----------------------------------------------------------------------------- */
@@ -398,54 +398,82 @@ void listener_guard_look_again(struct listener *l)
 		listener_guard_look(l);
 }
 
-/* Those of ours from the mark on leave. Nobody who stays is behind them, so nobody moves. *ret:
- * which they were. */
-static int leave_again(struct listener *l, size_t mark, struct lane_socket **ret, size_t *ret_n)
+static bool changed_since(struct listener *l)
 {
-	size_t n = l->lanes.n - mark;
-	struct lane_socket *left = calloc(n + 1, sizeof(*left));
+	_cleanup_(view_done) struct view v = {.list = NULL};
+
+	return view_init(l, &v) > 0 && has_changed(l, &v);
+}
+
+/* Those of ours from the mark on, and the guards behind them, leave. Nobody who stays is behind
+ * them, so whoever came or went meanwhile, the others are where they were. *ret: which of ours. */
+static int leave_again(
+	struct listener *l, size_t mark, size_t n_guards, struct lane_socket **ret, size_t *ret_n)
+{
+	struct lane_socket *left = calloc(l->lanes.n - mark + 1, sizeof(*left));
+	size_t n = 0;
 
 	if (!left)
 		return -ENOMEM;
-	memcpy(left, &l->lanes.sockets[mark], n * sizeof(*left));
-	while (l->lanes.n > mark) {
-		int fd = l->lanes.sockets[--l->lanes.n].fd;
-
-		listener_watch_drop(l, fd);
-		listen_shutdown_take(&fd);
+	for (size_t i = mark; i < l->lanes.n; i++)
+		if (l->lanes.sockets[i].fd >= 0)
+			left[n++] = l->lanes.sockets[i];
+	l->lanes.n = mark;
+	for (size_t i = 0; i < n; i++) {
+		listener_watch_drop(l, left[i].fd);
+		listen_shutdown_take(&left[i].fd);
 	}
+	while (l->guard.n_fds > n_guards)
+		close_guard(l);
 	*ret = left;
 	*ret_n = n;
 	return 0;
 }
 
+/* One socket and its guards, in so short a time that nobody is likely to come or go meanwhile. */
+static int join_alone(struct listener *l, unsigned lane, unsigned slot)
+{
+	for (unsigned i = 0;; i++) {
+		_cleanup_free_ struct lane_socket *left = NULL;
+		size_t mark, n_guards, n;
+		int r;
+
+		listener_guard_look(l);
+		mark = l->lanes.n;
+		n_guards = l->guard.n_fds;
+		r = listener_add_member(l, lane, slot);
+		if (r < 0)
+			return r;
+		keep_guards(l);
+		if (!changed_since(l))
+			return 0;
+		if (i == TRIES)
+			break;
+		r = leave_again(l, mark, n_guards, &left, &n);
+		if (r < 0)
+			return r;
+	}
+	log_error("%s: listener %s: strangers' sockets come and go without a pause; which of them "
+		  "has which place can only be guessed",
+		l->service->name, l->config.name);
+	return 0;
+}
+
 int listener_guard_settle(struct listener *l, size_t mark)
 {
+	_cleanup_free_ struct lane_socket *left = NULL;
+	size_t n = 0, n_guards = l->guard.n_fds;
 	int r = 0;
 
-	for (unsigned i = 0; r >= 0; i++) {
-		_cleanup_(view_done) struct view v = {.list = NULL};
-		_cleanup_free_ struct lane_socket *left = NULL;
-		size_t n = 0;
-
-		if (view_init(l, &v) <= 0 || l->lanes.n <= mark || !has_changed(l, &v))
-			break;
-		if (i == TRIES) {
-			log_error("%s: listener %s: strangers' sockets come and go without a "
-				  "pause; which of them has which place can only be guessed",
-				l->service->name, l->config.name);
-			break;
-		}
-		r = leave_again(l, mark, &left, &n);
-		if (r < 0)
-			break;
-		(void)look(l);
-		mark = l->lanes.n;
-		for (size_t j = 0; r >= 0 && j < n; j++)
-			r = listener_add_member(l, left[j].lane, left[j].slot);
-	}
-	if (r >= 0)
-		listener_guard_look(l);
+	if (l->kind != LISTENER_GROUP)
+		return 0;
+	keep_guards(l);
+	if (l->lanes.n <= mark)
+		return 0;
+	if (changed_since(l))
+		r = leave_again(l, mark, n_guards, &left, &n);
+	for (size_t i = 0; r >= 0 && i < n; i++)
+		r = join_alone(l, left[i].lane, left[i].slot);
 	return r;
 }
 

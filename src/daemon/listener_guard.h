@@ -39,7 +39,8 @@ void listener_guard_look(struct listener *l);
 void listener_guard_look_again(struct listener *l);
 /* After sockets have joined that nobody has been given yet, those from the mark on in l->lanes: if
  * strangers have come or gone since the last look they can be at other places than we think, and so
- * join anew, until nothing has happened meanwhile. 0 or -errno. */
+ * join anew, one by one, until nothing has happened meanwhile. (Who came and went between
+ * two looks is not noticed.) 0 or -errno. */
 int listener_guard_settle(struct listener *l, size_t mark);
 /* No stranger was in the group at the last look. */
 bool listener_guard_is_alone(const struct listener *l);
