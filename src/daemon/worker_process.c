@@ -255,22 +255,39 @@ static int environment_of(struct worker_process *p, const struct manager_generat
 	return 0;
 }
 
+/* What could not be made when its generation asked for it may be possible by now. */
+static int socket_of(struct worker_process *p, const struct manager_generation *g,
+	struct listener *l, struct error *ret_error)
+{
+	const struct generation *core = service_generation(&p->service->core, g->number);
+	unsigned lane = core ? core->lane : 0;
+	int fd = listener_socket(l, lane, p->index);
+
+	if (fd >= 0 || !core || l->kind != LISTENER_GROUP)
+		return fd;
+	if (listener_prepare_lane(l, lane, MAX(core->n_workers, p->index + 1),
+		    listener_lane_is_per_worker(l, lane), ret_error) < 0)
+		return -1;
+	return listener_socket(l, lane, p->index);
+}
+
 /* Which descriptors it gets, and as which numbers. */
 static int descriptors_of(struct worker_process *p, const struct manager_generation *g,
 	struct spawn_fd *fds, size_t *ret_n, struct error *ret_error)
 {
 	const struct service_config *c = &g->snapshot->config;
-	const struct generation *core = service_generation(&p->service->core, g->number);
 	size_t n = 0;
 
 	for (size_t i = 0; i < c->n_listeners; i++) {
 		int fd = -1;
 		for (unsigned id = 0; id < ARRAY_SIZE(p->service->listeners); id++) {
-			const struct listener *l = p->service->listeners[id];
+			struct listener *l = p->service->listeners[id];
 			if (l && (g->listeners & (UINT64_C(1) << id)) &&
 				plan_listener_same(&l->config, &c->listeners[i]))
-				fd = listener_socket(l, core ? core->lane : 0, p->index);
+				fd = socket_of(p, g, l, ret_error);
 		}
+		if (fd < 0 && ret_error->code)
+			return ret_error->code;
 		if (fd < 0)
 			return error_set(ret_error, -ENOENT,
 				"%s: listener %s has no socket for worker %u", p->service->name,

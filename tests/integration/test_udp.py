@@ -47,6 +47,12 @@ def upgrades(one, running, n, *options):
         one.wait_generation_gone(number - 1)
 
 
+def next_upgrade(one):
+    before = one.service()["generation"]
+    one.upgrade()
+    one.wait_generation_gone(before)
+
+
 # ---- upgrades ----
 
 
@@ -227,28 +233,45 @@ def test_tcp_and_udp(daemon, udp_load, load):
 # ---- what programs do to sockets ----
 
 
+def connected_flow(port, peer):
+    flow = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    flow.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    flow.bind(("127.0.0.1", port))
+    flow.connect(peer.getsockname())
+    flow.settimeout(5)
+    return flow
+
+
 def test_connected_sockets_do_no_harm(daemon, udp_load):
     """A socket of the same user that is bound to the address and connected gets its own peer's
     datagrams; all others go where they would, also when it comes and goes between upgrades."""
-    one = udp_web(daemon, workers=2, sockets="per-worker")
+    one = udp_web(
+        daemon, workers=2, sockets="per-worker", restart={"backoff": {"from": "100ms", "to": "500ms"}}
+    )
     running = udp_load(one.port)
     running.wait_for(generation=1, count=500)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
         peer.bind(("127.0.0.1", 0))
         peer.settimeout(5)
         for _ in range(4):
-            flow = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            flow.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            flow.bind(("127.0.0.1", one.port))
-            flow.connect(peer.getsockname())
-            flow.settimeout(5)
-            one.upgrade()
+            flow = connected_flow(one.port, peer)
+            # With the old ones gone there are sockets enough; more could not join now.
+            next_upgrade(one)
             peer.sendto(b"mine", ("127.0.0.1", one.port))
             assert flow.recv(100) == b"mine"
             running.wait_more(200)
             flow.close()
-            one.upgrade()
+            next_upgrade(one)
             running.wait_more(200)
+        # More workers need more sockets. While these would be caught by the connected one they are not
+        # made; then they are.
+        flow = connected_flow(one.port, peer)
+        one.ctl("scale", "web", 4, "--detach", check=None)
+        running.wait_more(500)
+        flow.close()
+        one.wait_serving()
+        assert len(one.pids()) == 4
+        running.wait_more(500)
     assert_none_lost(one, running.stop(), 1000, range(1, 10))
 
 
