@@ -8,7 +8,8 @@
 #include "sys/listen.h"
 
 enum {
-	/* What the kernel passes without a pause in two milliseconds or three, on top of its table. */
+	/* What the kernel passes without a pause in two milliseconds or three, on top of its table.
+	 */
 	FEW_SOCKETS = 10000,
 	/* So many descriptors are read between two looks at the clock. */
 	DESCRIPTORS_AT_ONCE = 32,
@@ -355,13 +356,13 @@ static void step(struct walk *w)
 
 bool walk_run(struct walk *w, uint64_t usec)
 {
-	uint64_t begun = walk_now(), now, worked = clock_usec(CLOCK_THREAD_CPUTIME_ID);
+	uint64_t begun = walk_now(), worked = clock_usec(CLOCK_THREAD_CPUTIME_ID);
 
-	do {
+	do
 		step(w);
-		now = walk_now();
-	} while (w->phase != WALK_DONE && now - begun < usec);
-	w->busy_usec += clock_usec(CLOCK_THREAD_CPUTIME_ID) - worked;
-	w->longest_usec = MAX(w->longest_usec, now - begun);
+	while (w->phase != WALK_DONE && walk_now() - begun < usec);
+	worked = clock_usec(CLOCK_THREAD_CPUTIME_ID) - worked;
+	w->busy_usec += worked;
+	w->longest_usec = MAX(w->longest_usec, worked);
 	return w->phase == WALK_DONE;
 }

@@ -32,9 +32,8 @@ typedef void (*walk_connection_fn)(size_t service, const struct walk_target *tar
 struct walk_place; /* where a service's connections come in */
 
 struct walk {
-	uint64_t started_usec; /* CLOCK_MONOTONIC */
-	uint64_t busy_usec,
-		longest_usec; /* in walk_run(): of the processor; at a time, by the clock */
+	uint64_t started_usec;		  /* CLOCK_MONOTONIC */
+	uint64_t busy_usec, longest_usec; /* of the processor: in all, and in one walk_run() */
 	struct walk_target *targets;
 	size_t n_targets, targets_capacity;
 	walk_connection_fn function;
