@@ -39,8 +39,9 @@ static struct steering two_lanes(unsigned weight_of_new)
 {
 	return (struct steering){
 		.n_lanes = 2,
-		.lanes = {{10000 - weight_of_new, old, OLD}, {weight_of_new, new, NEW}}
-	       };
+		.lanes = {{10000 - weight_of_new, old, OLD, NULL, STEERING_RANDOM},
+			  {weight_of_new, new, NEW, NULL, STEERING_RANDOM}}
+	 };
 }
 
 static struct steering_rule rule(
@@ -204,8 +205,10 @@ START_TEST(many_sockets)
 	uint32_t even[N / 2], odd[N / 2];
 	unsigned hits[N];
 	struct steering s = {
-		.n_lanes = 2, .lanes = {{7500, even, N / 2}, {2500, odd, N / 2}}
-	};
+		.n_lanes = 2,
+		.lanes = {{7500, even, N / 2, NULL, STEERING_RANDOM},
+			  {2500, odd, N / 2, NULL, STEERING_RANDOM}}
+	  };
 
 	for (uint32_t i = 0; i < N / 2; i++) {
 		even[i] = 2 * i;
@@ -230,8 +233,10 @@ START_TEST(longest_programs)
 	static uint32_t scattered[2][512];
 	_cleanup_(group_close) struct group g;
 	struct steering s = {
-		.n_lanes = 2, .lanes = {{5000, scattered[0], 1}, {5000, scattered[1], 1}}
-	 };
+		.n_lanes = 2,
+		.lanes = {{5000, scattered[0], 1, NULL, STEERING_RANDOM},
+			  {5000, scattered[1], 1, NULL, STEERING_RANDOM}}
+	       };
 	size_t n, n_longest = 0;
 	unsigned long memory;
 	FILE *f = fopen("/proc/sys/net/core/optmem_max", "re");
