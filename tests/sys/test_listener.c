@@ -472,7 +472,8 @@ START_TEST(who_has_the_port)
 	ck_assert_int_eq(listen_make_group(holder), 0);
 	refused(-EADDRINUSE, "Address already in use", want);
 	wanted.address = address_of("tcp:203.0.113.7:8080");
-	refused(-EADDRNOTAVAIL, "203.0.113.7:8080", "no interface of this machine has that address; write freebind: true");
+	refused(-EADDRNOTAVAIL, "203.0.113.7:8080",
+		"no interface of this machine has that address; write freebind: true");
 	if (geteuid() != 0) {
 		wanted.address = address_of("tcp:127.0.0.1:1");
 		refused(-EACCES, "127.0.0.1:1:", "CAP_NET_BIND_SERVICE");
@@ -555,7 +556,8 @@ START_TEST(inherited)
 {
 	wanted.inherited = true;
 	wanted.inherit = strdup("https");
-	refused(-ENOENT, "web: listener http: no socket \"https\" came", "FileDescriptorName=https");
+	refused(-ENOENT, "web: listener http: no socket \"https\" came",
+		"FileDescriptorName=https");
 }
 END_TEST
 
