@@ -32,14 +32,14 @@ struct listener_config {
 	bool inherited; /* inherit: NAME, from a systemd socket unit; address is then unset */
 	char *inherit;	/* FileDescriptorName= */
 	unsigned inherit_index; /* which one of several of that name; address is set when it came */
-	char *fd_name; /* what workers are told it is called; NULL: name */
+	char *fd_name;		/* what workers are told it is called; NULL: name */
 	struct address address;
 	enum sockets_mode sockets;
 	bool steering; /* false: `steering: off`, a held listener by wish */
 	bool v6only;
 	unsigned backlog; /* default 4096; the kernel caps it at net.core.somaxconn */
 	bool backlog_set;
-	unsigned mode;	  /* Unix: of the path; default 0666 */
+	unsigned mode; /* Unix: of the path; default 0666 */
 	bool mode_set;
 	char *owner; /* Unix: of the path; NULL: unchanged */
 	char *group;

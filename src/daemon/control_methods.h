@@ -27,7 +27,8 @@ int control_no_such_service(struct manager *m, struct control_call *call, const 
 int control_invalid_configuration(struct manager *m, struct control_call *call,
 	const struct config_problems *problems, const struct error *error);
 
-/* An array of SocketOption: those that were asked for or are not as by default. Owned by the caller.
+/* An array of SocketOption: those that were asked for or are not as by default. Owned by the
+ * caller.
  */
 json_t *control_json_options(const struct listener *l);
 

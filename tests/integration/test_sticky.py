@@ -2,6 +2,7 @@
 """`sticky: client`: who has been with the new generation stays there while its share grows."""
 
 import json
+import socket
 import sys
 
 import pytest
@@ -10,6 +11,8 @@ from canaries import assert_share, canary, finish, next_share, open_canary
 from daemon import worker_service
 from harness import assert_clean, free_port, http_get
 from netns import Netns
+from udp import ask as ask_udp
+from udp import udp_web
 from upgrades import set_release
 
 STEPS = (5, 25, 50, 99)
@@ -111,6 +114,38 @@ def test_without_sticky_they_are_drawn_anew(web):
         both += len({http_get(one.port, source=source).generation for _ in range(6)}) == 2
     assert both > 15
     finish(one, 2)
+
+
+def test_datagrams(daemon):
+    """All that a client sends, from whatever port, goes to one worker of one generation."""
+    one = udp_web(daemon, workers=2, sockets="per-worker", upgrade=sticky(25, 100))
+    before = {source: ask_udp(one.port, source=source)[:2] for source in sources(300)}
+    assert {worker for _, worker in before.values()} == {0, 1}
+    assert open_canary(one, 25) == 2
+    new = 0
+    for source, (_, worker) in before.items():
+        now = [ask_udp(one.port, source=source)[:2] for _ in range(3)]
+        assert len(set(now)) == 1, f"{source} sees {now}"
+        assert now[0][0] == 2 or now[0][1] == worker
+        new += now[0][0] == 2
+    assert_share({2: new, 1: len(before) - new}, 2, 25)
+    finish(one, 2)
+
+
+def test_flows_of_datagrams(daemon):
+    """Without it a flow has one worker, and a client's flows have several."""
+    one = udp_web(daemon, workers=2, sockets="per-worker")
+    workers = set()
+    for _ in range(30):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(5)
+            seen = set()
+            for _ in range(5):
+                client.sendto(b"x", ("127.0.0.1", one.port))
+                seen.add(client.recv(2048).split()[1])
+            assert len(seen) == 1
+            workers |= seen
+    assert len(workers) == 2
 
 
 # Clients of many networks, each of two addresses; prints a generation for each connection.

@@ -391,9 +391,9 @@ START_TEST(options_reach_the_socket)
 	};
 
 	static const struct sockopt options[] = {
-		{.level = SOL_SOCKET, .name = SO_RCVBUF, .value = 65536},
-		{.level = SOL_SOCKET, .name = SO_SNDBUF, .value = 32768},
-		{.level = IPPROTO_TCP, .name = 1 /* TCP_NODELAY */, .value = 1},
+		{.level = SOL_SOCKET,  .name = SO_RCVBUF,		 .value = 65536},
+		{.level = SOL_SOCKET,  .name = SO_SNDBUF,		 .value = 32768},
+		{.level = IPPROTO_TCP, .name = 1 /* TCP_NODELAY */, .value = 1    },
 	};
 
 	o.options = options;

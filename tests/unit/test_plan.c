@@ -222,12 +222,12 @@ static void check_plan(const struct config *a, const struct config *b,
 	CHANGE(fingerprint, set_list(&s->fingerprint, "REVISION"), "update web: fingerprint" KEEP) \
 	CHANGE(backlog, s->listeners[0].backlog = 9,                                               \
 		"update web: listener http: backlog | change http, keep admin")                    \
-	CHANGE(nodelay, ask(s, OPTION_NODELAY, 1),                                            \
+	CHANGE(nodelay, ask(s, OPTION_NODELAY, 1),                                                 \
 		"update web: listener http: nodelay | change http, keep admin")                    \
-	CHANGE(rcvbuf, ask(s, OPTION_RCVBUF, 1),                                                 \
+	CHANGE(rcvbuf, ask(s, OPTION_RCVBUF, 1),                                                   \
 		"update web: listener http: rcvbuf | change http, keep admin")                     \
-	CHANGE(defer_accept, ask(s, OPTION_DEFER_ACCEPT, 5),                                                 \
-		"update web: listener http: defer_accept | change http, keep admin")                     \
+	CHANGE(defer_accept, ask(s, OPTION_DEFER_ACCEPT, 5),                                       \
+		"update web: listener http: defer_accept | change http, keep admin")               \
 	CHANGE(mode, s->listeners[1].mode = 0600,                                                  \
 		"update web: listener admin: mode | keep http, change admin")                      \
 	CHANGE(mode_set, s->listeners[1].mode_set = true,                                          \
