@@ -92,6 +92,7 @@ find_missing()
 	need haproxy have_command haproxy
 	need lighttpd have_command lighttpd
 	need nodejs have_command node
+	need unbound have_command unbound
 }
 
 # What is going to run is shown first; on a terminal it is also asked for.
@@ -121,9 +122,10 @@ install_missing()
 	echo "    ${as_root:+$as_root }apt-get install --no-install-recommends$missing"
 	echo
 	case "$missing " in
-	*' haproxy '* | *' lighttpd '*)
-		echo "(The tests run haproxy and lighttpd themselves. Where systemd is running, Debian also"
-		echo "starts their services: \"systemctl disable --now haproxy lighttpd\" undoes that.)"
+	*' haproxy '* | *' lighttpd '* | *' unbound '*)
+		echo "(The tests run haproxy, lighttpd and unbound themselves. Where systemd is running, Debian"
+		echo "also starts their services: \"systemctl disable --now haproxy lighttpd unbound\" undoes"
+		echo "that.)"
 		echo
 		;;
 	esac

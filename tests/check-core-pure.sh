@@ -27,6 +27,7 @@ v?snprintf v?asprintf strto[a-z]+ __isoc23_strto[a-z]+
 __ctype_[a-z_]+ isalpha isdigit isalnum isspace isprint tolower toupper
 floor ceil round lround llround
 __errno_location __assert_fail __stack_chk_fail
+__popcount[ds]i2
 __(mem|str|stp)[a-z]+_chk __v?snprintf_chk __v?asprintf_chk
 inet_ntop inet_pton if_indextoname
 _GLOBAL_OFFSET_TABLE_ __(asan|ubsan|lsan|sanitizer)_.*

@@ -113,7 +113,7 @@ for file in $(find . -name '*.[ch]' ! -name interface-text.c | sed 's,^\./,,' | 
 	esac
 	[ "$layer" != core ] || {
 		# Headers of constants and plain data are fine; whatever acts on the world is not.
-		grep -vE "${include}(assert|ctype|errno|inttypes|limits|math|netinet/in|signal|stdarg|stdbool|stddef|stdint|stdio|stdlib|string|strings|sys/resource|sys/socket|sys/types|linux/bpf_common|linux/filter)\\.h>" \
+		grep -vE "${include}(arpa/inet|assert|ctype|errno|inttypes|limits|math|netinet/in|netinet/tcp|signal|stdarg|stdbool|stddef|stdint|stdio|stdlib|string|strings|sys/resource|sys/socket|sys/types|linux/bpf_common|linux/filter)\\.h>" \
 			"$tmp/code" >"$tmp/rest"
 		grep -E "$include" "$tmp/rest" | while read -r text; do
 			echo "src/$file: core/ is pure and has no use for: $text" >>"$tmp/bad"

@@ -78,12 +78,18 @@ int main(int argc, char **argv)
 		return show(seed);
 	r = schedules_run(seed, count, seconds, &counts);
 	printf("%llu schedules, %llu steps, %llu effects; rollouts: %llu done, %llu failed, %llu "
-	       "restored; %llu rollbacks, %llu rescues, %llu given up, %llu stopped\n",
+	       "restored; %llu rollbacks, %llu rescues, %llu given up, %llu stopped; runs of "
+	       "verify: %llu good, %llu failed; %llu recycled, %llu given up; %llu warm, %llu "
+	       "gone back to, %llu crashes there\n",
 		(unsigned long long)counts.schedules, (unsigned long long)counts.steps,
 		(unsigned long long)counts.effects, (unsigned long long)counts.rollouts_done,
 		(unsigned long long)counts.rollouts_failed, (unsigned long long)counts.restored,
 		(unsigned long long)counts.rollbacks, (unsigned long long)counts.rescues,
-		(unsigned long long)counts.given_up, (unsigned long long)counts.stopped);
+		(unsigned long long)counts.given_up, (unsigned long long)counts.stopped,
+		(unsigned long long)counts.verified, (unsigned long long)counts.verify_failed,
+		(unsigned long long)counts.recycled, (unsigned long long)counts.recycle_failed,
+		(unsigned long long)counts.warm, (unsigned long long)counts.warm_rollbacks,
+		(unsigned long long)counts.warm_crashes);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 

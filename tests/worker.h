@@ -65,10 +65,11 @@ struct worker_options {
 	/* processes, descriptors, output */
 	bool fork_grandchild, double_fork, leak_fd, fail_if_fds, print_env;
 	uint64_t grandchild_lifetime;
-	uint64_t flood_stdout, write_lines, allocate;
+	uint64_t flood_stdout, write_lines, allocate, grow;
 	bool flood;
 	const char *write_text, *chdir_to;
 	bool unhealthy;
+	const char *unhealthy_if;
 };
 
 /* Reads the command line and the files of manners it names; ends the program when they are wrong.
@@ -110,6 +111,7 @@ enum manner_id {
 	MANNER_WATCHDOG,
 	MANNER_EXTEND_TIMEOUT,
 	MANNER_LEAK_FD,
+	MANNER_GROW,
 	N_MANNERS,
 };
 

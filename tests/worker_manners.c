@@ -15,6 +15,7 @@
 
 #define FLOOD_EVERY_USEC (10 * TOOL_USEC_PER_MSEC)
 #define LEAK_EVERY_USEC (100 * TOOL_USEC_PER_MSEC)
+#define GROW_EVERY_USEC (100 * TOOL_USEC_PER_MSEC)
 
 extern char **environ;
 
@@ -173,6 +174,8 @@ static void set_times(struct worker *worker)
 		at[MANNER_FLOOD] = start;
 	if (options->spam_notify)
 		at[MANNER_SPAM_NOTIFY] = start;
+	if (options->grow > 0)
+		at[MANNER_GROW] = start;
 	if (options->leak_fd)
 		at[MANNER_LEAK_FD] = start;
 	if (options->watchdog)
@@ -358,6 +361,9 @@ static uint64_t manner_do(struct worker *worker, enum manner_id id, uint64_t now
 	case MANNER_LEAK_FD:
 		(void)open("/dev/null", O_RDONLY | O_CLOEXEC);
 		return LEAK_EVERY_USEC;
+	case MANNER_GROW:
+		take_memory(options->grow / 10);
+		return GROW_EVERY_USEC;
 	case N_MANNERS:
 		break;
 	}

@@ -88,15 +88,41 @@ static void path_root(struct worker *worker, const char *query, int fd, struct a
 
 static void path_up(struct worker *worker, const char *query, int fd, struct answer *answer)
 {
+	const char *path = worker->options.unhealthy_if;
+	FILE *file = path ? fopen(path, "re") : NULL;
+	char reason[256] = "unhealthy\n";
+
 	(void)query, (void)fd;
-	answer->status = worker->options.unhealthy ? 503 : 200;
-	set_body(answer, "%s\n", worker->options.unhealthy ? "unhealthy" : "up");
+	answer->status = file || worker->options.unhealthy ? 503 : 200;
+	if (file) {
+		reason[fread(reason, 1, sizeof(reason) - 1, file)] = '\0';
+		fclose(file);
+	}
+	set_body(answer, "%s", answer->status == 503 ? reason : "up\n");
 }
 
 static void path_pid(struct worker *worker, const char *query, int fd, struct answer *answer)
 {
 	(void)query, (void)fd;
 	set_body(answer, "%d\n", (int)worker->pid);
+}
+
+/* The CPU on which the connection's packets arrive, and those on which this process may run. */
+static void path_cpu(struct worker *worker, const char *query, int fd, struct answer *answer)
+{
+	int incoming = -1;
+	socklen_t len = sizeof(incoming);
+	char line[512], allowed[256] = "?";
+	FILE *file = fopen("/proc/self/status", "re");
+
+	(void)worker, (void)query;
+	(void)getsockopt(fd, SOL_SOCKET, SO_INCOMING_CPU, &incoming, &len);
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "Cpus_allowed_list: %255s", allowed) == 1)
+			break;
+	if (file)
+		fclose(file);
+	set_body(answer, "%d %s\n", incoming, allowed);
 }
 
 static void path_env(struct worker *worker, const char *query, int fd, struct answer *answer)
@@ -322,6 +348,7 @@ static const struct path_entry paths[] = {
 	{"/block",	   path_block    },
 	{"/big",	 path_big	 },
 	{"/chunked",   path_chunked	 },
+	{"/cpu",	 path_cpu	 },
 	{"/crash",	   path_crash    },
 	{"/cwd",	 path_cwd	 },
 	{"/drip",	  path_drip	   },

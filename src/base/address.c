@@ -306,6 +306,18 @@ bool address_is_wildcard(const struct address *a)
 	return IN6_IS_ADDR_UNSPECIFIED(&ip) || is_any4(&ip);
 }
 
+bool address_is_multicast(const struct address *a)
+{
+	if (address_family(a) == AF_INET)
+		return IN_MULTICAST(ntohl(a->in4.sin_addr.s_addr));
+	return address_family(a) == AF_INET6 && IN6_IS_ADDR_MULTICAST(&a->in6.sin6_addr);
+}
+
+bool address_is_broadcast(const struct address *a)
+{
+	return address_family(a) == AF_INET && a->in4.sin_addr.s_addr == htonl(INADDR_BROADCAST);
+}
+
 unsigned address_port(const struct address *a)
 {
 	switch (a->sa.sa_family) {

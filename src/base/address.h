@@ -50,6 +50,9 @@ int address_family(const struct address *a); /* AF_INET ... */
 int address_socket_type(const struct address *a);
 bool address_is_unix(const struct address *a);
 bool address_is_wildcard(const struct address *a);
+/* An IP address of a multicast group; IPv4's limited broadcast address. */
+bool address_is_multicast(const struct address *a);
+bool address_is_broadcast(const struct address *a);
 unsigned address_port(const struct address *a); /* host order; 0 for Unix */
 bool address_equal(const struct address *a, const struct address *b);
 /* Would binding both conflict, or shadow each other: same kind and port (not 0), and one is the

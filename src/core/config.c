@@ -20,6 +20,7 @@ struct owned_fields {
 static const size_t listener_strings[] = {
 	offsetof(struct listener_config, name),
 	offsetof(struct listener_config, inherit),
+	offsetof(struct listener_config, fd_name),
 	offsetof(struct listener_config, owner),
 	offsetof(struct listener_config, group),
 };
@@ -119,13 +120,14 @@ void listener_config_init(struct listener_config *l)
 {
 	*l = (struct listener_config){
 		.steering = true,
-		.backlog = 4096,
+		.backlog = CONFIG_BACKLOG_DEFAULT,
 		.mode = 0666,
 	};
 }
 
 void listener_config_done(struct listener_config *l)
 {
+	socket_options_done(&l->options);
 	owned_free(&listener_fields, l);
 }
 
@@ -229,7 +231,10 @@ int listener_config_copy(const struct listener_config *l, struct listener_config
 	int r;
 
 	owned_forget(&listener_fields, &copy);
+	copy.options = (struct socket_options){0};
 	r = owned_copy(&listener_fields, l, &copy);
+	if (r >= 0)
+		r = socket_options_copy(&l->options, &copy.options);
 	if (r < 0) {
 		listener_config_done(&copy);
 		return r;
@@ -416,9 +421,10 @@ const struct listener_config *service_config_find_listener(
 
 bool listener_config_wants_lanes(const struct listener_config *l)
 {
-	if (!l->steering)
+	/* What is meant for everybody on the port comes to each of its sockets. */
+	if (!l->steering || socket_options_spread(&l->options))
 		return false;
-	if (l->inherited)
+	if (l->inherited && l->address.len == 0)
 		return true; /* what it is will be seen when systemd hands it over */
 	switch (l->address.kind) {
 	case ADDRESS_TCP:

@@ -9,24 +9,19 @@
 #include "base/error.h"
 #include "base/util.h"
 #include "core/cpu_set.h"
+#include "core/socket_options.h"
 
 enum {
 	CONFIG_SERVICES_MAX = 1024,
 	CONFIG_LISTENERS_MAX = 64, /* per service */
 	CONFIG_LISTENERS_TOTAL_MAX = 4096,
+	CONFIG_BACKLOG_DEFAULT = 4096,
 	CONFIG_WORKERS_MAX = 1024,  /* per service */
 	CONFIG_GENERATIONS_MAX = 8, /* upper bound of drain.max_generations */
 	CONFIG_STEPS_MAX = 32,
 	CONFIG_NAME_MAX = 63,
 	CONFIG_PROBLEMS_MAX = 1000, /* remembered with their text; the others are only counted */
 	SHARE_MAX = 10000,
-};
-
-/* Where a value was written, for messages: 1-based; line 0: a default, or the command line. */
-struct config_place {
-	const char *file; /* owned by struct config's file list */
-	unsigned line;
-	unsigned column;
 };
 
 enum sockets_mode { SOCKETS_SHARED, SOCKETS_PER_WORKER };
@@ -36,17 +31,19 @@ struct listener_config {
 	struct config_place place;
 	bool inherited; /* inherit: NAME, from a systemd socket unit; address is then unset */
 	char *inherit;	/* FileDescriptorName= */
+	unsigned inherit_index; /* which one of several of that name; address is set when it came */
+	char *fd_name;		/* what workers are told it is called; NULL: name */
 	struct address address;
 	enum sockets_mode sockets;
 	bool steering; /* false: `steering: off`, a held listener by wish */
 	bool v6only;
-	bool nodelay;
 	unsigned backlog; /* default 4096; the kernel caps it at net.core.somaxconn */
-	unsigned mode;	  /* Unix: of the path; default 0666 */
+	bool backlog_set;
+	unsigned mode; /* Unix: of the path; default 0666 */
 	bool mode_set;
 	char *owner; /* Unix: of the path; NULL: unchanged */
 	char *group;
-	uint64_t rcvbuf, sndbuf; /* bytes; 0: the kernel's default */
+	struct socket_options options; /* all but v6only and backlog */
 	bool broken; /* could not be read and was reported: no checks that depend on it */
 };
 

@@ -3,11 +3,6 @@
  * the same address. */
 #include "core/config_resolve.h"
 
-#include <limits.h>
-
-/* The kernel doubles what SO_RCVBUF and SO_SNDBUF are given, in an int. */
-enum { BUFFER_MAX = INT_MAX / 2 };
-
 size_t config_count_lanes(const struct service_config *s)
 {
 	size_t n = 0;
@@ -30,7 +25,7 @@ size_t config_count_probed(const struct service_config *s)
 
 		/* What an inherited one is will be seen when it is there. */
 		if (!l->broken && listener_config_wants_lanes(l) &&
-			(l->inherited || l->address.kind == ADDRESS_TCP))
+			((l->inherited && l->address.len == 0) || l->address.kind == ADDRESS_TCP))
 			n++;
 	}
 	return n;
@@ -173,8 +168,6 @@ static void check_unix(const struct listener_config *l, struct config_problems *
 	if (l->sockets == SOCKETS_PER_WORKER)
 		wrong_kind(problems, l, "sockets: per-worker",
 			"not possible: Unix sockets cannot share an address; use sockets: shared");
-	if (l->nodelay)
-		wrong_kind(problems, l, "nodelay", "for TCP, this is a Unix socket");
 	if (l->v6only)
 		wrong_kind(problems, l, "v6only", "for IPv6, this is a Unix socket");
 	if (l->owner && !config_user_valid(l->owner))
@@ -215,14 +208,105 @@ static bool supported_kind(const struct listener_config *l, struct config_proble
 	return false;
 }
 
+/* Two keys for one value of the kernel's. */
+static void check_forced(const struct listener_config *l, enum socket_option plain,
+	enum socket_option forced, struct config_problems *problems)
+{
+	const struct socket_option_setting *s = socket_options_find(&l->options, forced);
+
+	if (s && socket_options_find(&l->options, plain))
+		config_problem_add(problems, config_place_or(s->place, l->place), false,
+			"listener \"%s\": \"%s\" and \"%s\" set the same; write one of them",
+			l->name, socket_option_info(plain)->key, socket_option_info(forced)->key);
+}
+
+static bool bound_to_group(const struct listener_config *l)
+{
+	const struct socket_options *o = &l->options;
+	bool v4 = address_family(&l->address) == AF_INET;
+
+	for (size_t i = 0; i < o->n_groups; i++)
+		if (o->groups[i].family == address_family(&l->address) &&
+			memcmp(o->groups[i].address,
+				v4 ? (const void *)&l->address.in4.sin_addr
+				   : (const void *)&l->address.in6.sin6_addr,
+				v4 ? 4 : 16) == 0)
+			return true;
+	return false;
+}
+
+static void check_groups(const struct listener_config *l, struct config_problems *problems)
+{
+	struct config_place place = config_place_or(l->options.groups_place, l->place);
+	int family = address_family(&l->address);
+
+	for (size_t i = 0; i < l->options.n_groups; i++) {
+		const struct multicast_group *g = &l->options.groups[i];
+		_cleanup_free_ char *group = NULL;
+
+		if (g->family == family || (family == AF_INET6 && !l->v6only))
+			continue;
+		group = multicast_group_format(g);
+		config_problem_add(problems, place, false,
+			"listener \"%s\": no datagram for %s comes to an %s socket; listen on "
+			"udp:%s:%u",
+			l->name, group ? group : "the group",
+			family == AF_INET ? "IPv4" : "IPv6-only",
+			g->family == AF_INET ? "0.0.0.0" : "[::]", address_port(&l->address));
+	}
+	if (!address_is_wildcard(&l->address) && !bound_to_group(l))
+		config_problem_add(problems, place, false,
+			"listener \"%s\": what is sent to a group does not come to a socket that "
+			"is "
+			"bound to another address; listen on udp:%u, or on the group's address",
+			l->name, address_port(&l->address));
+}
+
+static void check_socket_options(const struct listener_config *l, struct config_problems *problems)
+{
+	const struct address *a = l->inherited ? NULL : &l->address;
+	const struct socket_options *o = &l->options;
+	const char *misfit;
+
+	for (size_t i = 0; i < o->n; i++) {
+		const struct socket_option_setting *s = &o->list[i];
+
+		misfit = socket_option_misfit(s->option, a);
+		if (misfit)
+			config_problem_add(problems, config_place_or(s->place, l->place), false,
+				"listener \"%s\": \"%s\" %s", l->name,
+				socket_option_info(s->option)->key, misfit);
+		else if (s->option == OPTION_LINGER && s->value == 0)
+			config_problem_add(problems, config_place_or(s->place, l->place), true,
+				"listener \"%s\": linger: 0s makes every connection that a worker "
+				"closes end in a reset, and loses what is still on its way",
+				l->name);
+	}
+	check_forced(l, OPTION_RCVBUF, OPTION_RCVBUF_FORCE, problems);
+	check_forced(l, OPTION_SNDBUF, OPTION_SNDBUF_FORCE, problems);
+	if (socket_options_spread(o) && l->sockets == SOCKETS_PER_WORKER && l->steering)
+		wrong_kind(problems, l, "sockets: per-worker",
+			"not possible with multicast or broadcast, which comes to every socket of "
+			"a port");
+	if (l->backlog_set && a && (misfit = socket_option_misfit(OPTION_BACKLOG, a)))
+		config_problem_add(problems, l->place, false, "listener \"%s\": \"backlog\" %s",
+			l->name, misfit);
+	if (o->n_groups == 0 || !a)
+		return;
+	misfit = socket_option_misfit(OPTION_MULTICAST, a);
+	if (misfit)
+		config_problem_add(problems, config_place_or(o->groups_place, l->place), false,
+			"listener \"%s\": \"multicast\" %s", l->name, misfit);
+	else
+		check_groups(l, problems);
+}
+
 static void check_options(const struct listener_config *l, struct config_problems *problems)
 {
 	if (!l->steering && l->sockets == SOCKETS_PER_WORKER)
 		wrong_kind(problems, l, "sockets: per-worker",
 			"not possible with steering: off, which leaves one queue for all workers");
-	if (l->rcvbuf > BUFFER_MAX || l->sndbuf > BUFFER_MAX)
-		wrong_kind(problems, l, l->rcvbuf > BUFFER_MAX ? "rcvbuf" : "sndbuf",
-			"more than the kernel takes, which is less than 1G");
+	check_socket_options(l, problems);
 	if (l->inherited) {
 		check_path_options(l,
 			"for sockets of our own; this one's is set in the systemd socket unit",
@@ -243,8 +327,6 @@ static void check_options(const struct listener_config *l, struct config_problem
 		l->address.kind == ADDRESS_UDP ? "for Unix sockets, this is a UDP address"
 					       : "for Unix sockets, this is a TCP address",
 		problems);
-	if (l->nodelay && l->address.kind == ADDRESS_UDP)
-		wrong_kind(problems, l, "nodelay", "for TCP, this is a UDP address");
 	if (l->v6only && address_family(&l->address) != AF_INET6)
 		wrong_kind(problems, l, "v6only", "for IPv6, this is an IPv4 address");
 }
@@ -301,7 +383,8 @@ static int claim_compare(const void *a, const void *b)
 static bool claims_meet(const struct claim *a, const struct claim *b)
 {
 	if (a->group == GROUP_INHERITED)
-		return streq(a->listener->inherit, b->listener->inherit);
+		return streq(a->listener->inherit, b->listener->inherit) &&
+		       a->listener->inherit_index == b->listener->inherit_index;
 	return address_overlaps(&a->listener->address, a->listener->v6only, &b->listener->address,
 		b->listener->v6only);
 }

@@ -14,6 +14,28 @@ unsigned cpu_set_nth(const struct cpu_set *set, unsigned i)
 	return 0;
 }
 
+char *cpu_set_format(const struct cpu_set *set)
+{
+	/* At most every second one, with a comma, and four digits each. */
+	char text[CPU_SET_MAX / 2 * 5 + 1] = "";
+	size_t len = 0;
+
+	for (unsigned first = 0; first < CPU_SET_MAX; first++) {
+		unsigned last = first;
+
+		if (!cpu_set_has(set, first))
+			continue;
+		while (cpu_set_has(set, last + 1))
+			last++;
+		len += (size_t)snprintf(
+			text + len, sizeof(text) - len, "%s%u", len > 0 ? "," : "", first);
+		if (last > first)
+			len += (size_t)snprintf(text + len, sizeof(text) - len, "-%u", last);
+		first = last;
+	}
+	return strdup(text);
+}
+
 int cpu_set_parse(const char *s, struct cpu_set *ret)
 {
 	_cleanup_free_ char *copy = strdup(s);

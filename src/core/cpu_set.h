@@ -31,6 +31,8 @@ static inline unsigned cpu_set_count(const struct cpu_set *set)
 
 /* The i-th of them, beginning again from the first after the last. The set is not empty. */
 unsigned cpu_set_nth(const struct cpu_set *set, unsigned i);
+/* "0-3,8"; "" for the empty set. The caller frees; NULL: out of memory. */
+char *cpu_set_format(const struct cpu_set *set);
 /* "0-3,8", the list format of cpuset(7). 0; -EINVAL; -ERANGE: a CPU of CPU_SET_MAX or more;
  * -ENOMEM. *ret is touched on success only. */
 int cpu_set_parse(const char *s, struct cpu_set *ret);

@@ -5,6 +5,8 @@
  * often. */
 #define POLL_FIRST_USEC (2 * USEC_PER_MSEC)
 #define POLL_MOST_USEC (250 * USEC_PER_MSEC)
+/* From the first count that finds no connections to the one that must agree. */
+#define IDLE_AGAIN_USEC (10 * USEC_PER_MSEC)
 /* A queue whose owners keep dying is given up after this many processes. */
 #define RESCUES_MAX 3u
 /* A process that does not die of SIGKILL at once is in the kernel's hands; asking again without a
@@ -33,6 +35,16 @@ const char *generation_state_to_string(enum generation_state s)
 	return "unknown";
 }
 
+void policy_defer(struct policy *p, const struct service_config *c)
+{
+	for (size_t i = 0; i < c->n_listeners; i++) {
+		uint64_t defer = socket_options_defer_usec(&c->listeners[i].options);
+
+		if (defer > 0)
+			p->drain.settle_usec = MAX(p->drain.settle_usec, defer + USEC_PER_SEC);
+	}
+}
+
 void policy_from_config(struct policy *p, const struct service_config *c)
 {
 	*p = (struct policy){
@@ -54,6 +66,7 @@ void policy_from_config(struct policy *p, const struct service_config *c)
 			    c->restart.limit_within_usec, c->restart.limit_starts},
 	};
 	memcpy(p->steps, c->upgrade.steps, sizeof(p->steps));
+	policy_defer(p, c);
 }
 
 struct generation *generation_new(unsigned number, const struct policy *policy, uint64_t listeners)
@@ -138,8 +151,10 @@ static void arm(struct generation *g, struct worker *w, unsigned actions, uint64
 	}
 	if (actions & WORKER_DO_ARM_EMPTY)
 		w->deadline_usec = later(now, drain->settle_timeout_usec);
-	if (actions & WORKER_DO_ARM_IDLE)
+	if (actions & WORKER_DO_ARM_IDLE) {
 		w->deadline_usec = later(now, drain->idle_wait_usec);
+		w->seen_idle = false;
+	}
 	if (actions & WORKER_DO_ARM_DRAIN)
 		w->deadline_usec = later(now, drain->timeout_usec);
 	if (actions & WORKER_DO_ARM_KILL)
@@ -217,10 +232,36 @@ int generation_worker_event(struct generation *g, struct worker *w, enum worker_
 		g->workers[i].owes_settle = false;
 	if (t->to != w->state)
 		w->since_usec = now;
+	w->unsettled &= t->to == WORKER_EMPTYING || t->to == WORKER_IDLING;
 	w->state = t->to;
 	arm(g, w, t->actions, now);
 	act(g, w, t->actions, ret);
 	tell(g, w, from, on, ret);
+	return 0;
+}
+
+static int worker_is_idle(struct generation *g, struct worker *w, uint64_t now, struct effects *ret)
+{
+	return generation_worker_event(
+		g, w, w->unsettled ? WORKER_ON_RETIRE : WORKER_ON_IDLE, now, ret);
+}
+
+/* A connection that is just being taken from the queue is in no process yet for those who look, nor
+ * is one for which a child is just being forked. What cannot be counted may be there: then the
+ * deadline ends the wait. */
+int generation_worker_counted(struct generation *g, struct worker *w, unsigned n_connections,
+	uint64_t now, struct effects *ret)
+{
+	if (w->state != WORKER_IDLING)
+		return 0;
+	if (n_connections != 0) {
+		w->seen_idle = false;
+		return 0;
+	}
+	if (w->seen_idle)
+		return worker_is_idle(g, w, now, ret);
+	w->seen_idle = true;
+	w->poll_usec = later(now, IDLE_AGAIN_USEC);
 	return 0;
 }
 
@@ -254,12 +295,21 @@ void generation_retire_worker(
 	bool settle = !at_once && g->policy.steered && g->had_weight &&
 		      (g->policy.per_worker || g->weight == 0);
 
+	/* Who is scaled away, or only stood in for another, leaves the queue to those that stay. */
+	if (w->index >= g->wanted && queue_has_other_owner(g, w))
+		settle = false;
+	/* Where nobody was ever sent nobody waits, but our own probes. */
+	if (g->policy.per_worker && !w->had_share)
+		settle = false;
 	if (!settle)
 		w->owes_settle = false;
 	else if (!w->retiring && (w->state == WORKER_KILLED || w->state == WORKER_DRAINING ||
 					 w->state == WORKER_ESCALATED))
 		w->owes_settle = true;
 	w->retiring = true;
+	/* On its way already. */
+	if (settle && worker_state_is_leaving(w->state) && !w->unsettled)
+		return;
 	if (w->state == WORKER_BACKOFF && queue_has_other_owner(g, w))
 		settle = false;
 	(void)generation_worker_event(
@@ -411,10 +461,28 @@ bool generation_can_return(const struct generation *g)
 	return n == g->wanted;
 }
 
+/* What those that leave have settled for, or are about to (scaling down, say), was an earlier loss.
+ */
+static void settle_again(struct generation *g, uint64_t now)
+{
+	if (!g->policy.steered || g->policy.per_worker)
+		return;
+	for (unsigned i = 0; i < g->n_workers; i++) {
+		struct worker *w = &g->workers[i];
+
+		if (w->state == WORKER_SETTLING)
+			w->deadline_usec =
+				MAX(w->deadline_usec, later(now, g->policy.drain.settle_usec));
+		w->unsettled = w->state == WORKER_EMPTYING || w->state == WORKER_IDLING;
+	}
+}
+
 void generation_set_weight(struct generation *g, unsigned weight, uint64_t now)
 {
-	if (g->weight != 0 && weight == 0)
+	if (g->weight != 0 && weight == 0) {
 		g->zero_since_usec = now;
+		settle_again(g, now);
+	}
 	g->weight = weight;
 	g->had_weight |= weight > 0;
 }
@@ -437,7 +505,6 @@ static void worker_tick(struct generation *g, struct worker *w, uint64_t now, st
 		{WORKER_BACKOFF,	 WORKER_ON_BACKOFF_OVER },
 		{WORKER_SETTLING,  WORKER_ON_SETTLED	   },
 		{WORKER_EMPTYING,  WORKER_ON_EMPTY	 },
-		{WORKER_IDLING,	WORKER_ON_IDLE	      },
 		{WORKER_DRAINING,  WORKER_ON_DRAIN_TIMEOUT},
 		{WORKER_ESCALATED, WORKER_ON_KILL_TIMEOUT },
 		{WORKER_KILLED,	WORKER_ON_KILL_TIMEOUT },
@@ -448,6 +515,8 @@ static void worker_tick(struct generation *g, struct worker *w, uint64_t now, st
 		w->deadline_usec = USEC_INFINITY;
 		if (state == WORKER_EMPTYING)
 			report(ret, REPORT_QUEUE_ABANDONED, g, w);
+		if (state == WORKER_IDLING)
+			(void)worker_is_idle(g, w, now, ret);
 		for (size_t i = 0; i < ARRAY_SIZE(due); i++)
 			if (due[i].state == state) {
 				(void)generation_worker_event(g, w, due[i].on, now, ret);
@@ -499,4 +568,17 @@ void generation_active_slots(const struct generation *g, bool *ret)
 		any |= ret[i] = g->workers[i].state == WORKER_READY;
 	if (!any && g->n_workers > 0)
 		ret[waiting_slot(g)] = true;
+}
+
+void generation_note_shares(struct generation *g)
+{
+	bool any = false;
+
+	if (!g->policy.per_worker || g->n_workers == 0)
+		return;
+	for (unsigned i = 0; i < g->n_workers; i++)
+		if (g->workers[i].state == WORKER_READY)
+			any = g->workers[i].had_share = true;
+	if (!any)
+		g->workers[waiting_slot(g)].had_share = true;
 }

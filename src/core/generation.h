@@ -35,6 +35,10 @@ struct policy {
 	struct backoff_policy backoff;
 };
 
+/* A connection whose first byte is waited for (defer_accept) belongs to the socket that it came to:
+ * settling lasts as long as that may take, and a second. Part of policy_from_config(), and for
+ * generations that run when their sockets are told to wait. */
+void policy_defer(struct policy *p, const struct service_config *c);
 /* steered and per_worker are the caller's to set: they depend on what could be bound. */
 void policy_from_config(struct policy *p, const struct service_config *c);
 
@@ -75,6 +79,10 @@ struct generation *generation_free(struct generation *g);
 /* One event for one worker: look up, change state, add effects, set deadlines. 0, or -EPROTO (no
  * such line; nothing changed). */
 int generation_worker_event(struct generation *g, struct worker *w, enum worker_event on,
+	uint64_t now_usec, struct effects *ret);
+/* So many connections were counted (COUNT_UNKNOWN: they could not be). It is idle when two counts
+ * in a row found none. */
+int generation_worker_counted(struct generation *g, struct worker *w, unsigned n_connections,
 	uint64_t now_usec, struct effects *ret);
 /* Make sure workers 0..n-1 exist and are wanted. 0 or -ENOMEM. */
 int generation_grow(struct generation *g, unsigned n);
@@ -120,3 +128,5 @@ uint64_t generation_next_deadline(const struct generation *g);
 /* Which slots may get new connections: those of READY workers, or when none is the one where they
  * wait for somebody. ret: n_workers entries. */
 void generation_active_slots(const struct generation *g, bool *ret);
+/* They are as above now: remember who got some. */
+void generation_note_shares(struct generation *g);

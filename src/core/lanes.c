@@ -41,6 +41,50 @@ int lanes_append(struct lanes *l, unsigned lane, unsigned slot, int fd)
 	return (int)l->n++;
 }
 
+int lanes_append_other(struct lanes *l)
+{
+	int r = array_reserve(&l->sockets, &l->capacity, l->n + 1, sizeof(*l->sockets));
+
+	if (r < 0)
+		return r;
+	l->sockets[l->n++] = (struct lane_socket){.lane = LANES_OTHER, .fd = -1};
+	return 0;
+}
+
+size_t lanes_others_at_end(const struct lanes *l)
+{
+	size_t n = 0;
+
+	while (n < l->n && l->sockets[l->n - 1 - n].lane == LANES_OTHER)
+		n++;
+	return n;
+}
+
+int lanes_others_left(struct lanes *l, size_t n)
+{
+	int r = 0;
+
+	for (; n > 0; n--) {
+		size_t n_others = 0, place = 0;
+
+		for (size_t i = l->n; i-- > 0;)
+			if (l->sockets[i].lane == LANES_OTHER) {
+				place = i;
+				n_others++;
+			}
+		if (n_others == 0)
+			return -ESTALE;
+		/* If the last is one of the others it does not matter which of them left. */
+		if (l->sockets[l->n - 1].lane != LANES_OTHER) {
+			if (n_others > 1)
+				r = -ESTALE;
+			l->sockets[place] = l->sockets[l->n - 1];
+		}
+		l->n--;
+	}
+	return r;
+}
+
 int lanes_remove(struct lanes *l, unsigned lane, unsigned slot, int *ret_fd)
 {
 	int i = lanes_index(l, lane, slot);

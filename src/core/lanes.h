@@ -2,10 +2,19 @@
 /* The model of one listener's SO_REUSEPORT array. The kernel offers no way to ask for it, so we
  * repeat what it does: a socket that begins to listen goes to the end; when one leaves, the last
  * moves into its place. Sockets are named by lane (which generation's) and slot (which worker's; 0
- * alone when shared). */
+ * alone when shared).
+ *
+ * Other programs of our user can join the group behind our back, and leave it again; then the last
+ * member moves into their place too. Which of them is where cannot be told, nor need it: what is
+ * known is the places that are not ours to name (LANES_OTHER). Whoever adds a socket behind such
+ * places adds as many unused ones (guards) behind it, so that it is a guard that moves. */
 #pragma once
 
 #include "base/util.h"
+
+/* The lane of a stranger's socket or of a guard: some of these places belong to the ones, some to
+ * the others. Their fd is -1. */
+enum { LANES_OTHER = UINT32_MAX - 2 };
 
 struct lane_socket {
 	unsigned lane;
@@ -32,6 +41,14 @@ struct lane_socket *lanes_find(const struct lanes *l, unsigned lane, unsigned sl
 int lanes_index(const struct lanes *l, unsigned lane, unsigned slot);
 /* How many slots the lane has (its highest slot + 1). */
 unsigned lanes_slots(const struct lanes *l, unsigned lane);
+/* One more that is not ours to name, at the end. 0 or -ENOMEM. */
+int lanes_append_other(struct lanes *l);
+/* That many strangers or guards have left, from wherever they were. 0; -ESTALE: there were not
+ * enough others at the end, so one of ours has moved, and where to is a guess. */
+int lanes_others_left(struct lanes *l, size_t n);
+/* How many others there are behind the last one of ours: as many strangers may leave without one of
+ * ours being moved. */
+size_t lanes_others_at_end(const struct lanes *l);
 /* Indices of the lane's sockets whose slot is set in active (n_active entries; NULL: all), into ret
  * (room for l->n). Returns how many. */
 size_t lanes_indices(

@@ -61,10 +61,14 @@ bool plan_listener_same(const struct listener_config *a, const struct listener_c
 	if (a->inherited != b->inherited)
 		return false;
 	if (a->inherited)
-		return streq_null(a->inherit, b->inherit);
-	/* A bound socket cannot become dual-stack, or cease to be. */
+		return streq_null(a->inherit, b->inherit) && a->inherit_index == b->inherit_index;
+	/* A bound socket cannot become dual-stack, or cease to be; one of UDP leaves its group when
+	 * its device changes; and those to which every datagram comes are none. */
 	return address_equal(&a->address, &b->address) &&
-	       (address_family(&a->address) != AF_INET6 || a->v6only == b->v6only);
+	       (address_family(&a->address) != AF_INET6 || a->v6only == b->v6only) &&
+	       socket_options_spread(&a->options) == socket_options_spread(&b->options) &&
+	       (a->address.kind != ADDRESS_UDP ||
+		       socket_options_same(&a->options, &b->options, OPTION_BINDTODEVICE));
 }
 
 /* At most one: config_resolve() refuses an address that is there twice. */
@@ -84,9 +88,9 @@ static void compare_socket(
 	bool path = !a->inherited && address_is_unix(&a->address);
 
 	reason_if(reasons, a->backlog != b->backlog, "listener %s: backlog", b->name);
-	reason_if(reasons, a->nodelay != b->nodelay, "listener %s: nodelay", b->name);
-	reason_if(reasons, a->rcvbuf != b->rcvbuf, "listener %s: rcvbuf", b->name);
-	reason_if(reasons, a->sndbuf != b->sndbuf, "listener %s: sndbuf", b->name);
+	for (unsigned o = 0; o < SOCKET_OPTIONS_N; o++)
+		reason_if(reasons, !socket_options_same(&a->options, &b->options, o),
+			"listener %s: %s", b->name, socket_option_info(o)->key);
 	reason_if(reasons, path && (a->mode != b->mode || a->mode_set != b->mode_set),
 		"listener %s: mode", b->name);
 	reason_if(reasons, path && !streq_null(a->owner, b->owner), "listener %s: owner", b->name);

@@ -58,15 +58,35 @@ static struct worker *first_due(const struct generation *g, uint64_t *ret_due)
 	return first;
 }
 
+/* How many more are ready than are wanted; less than 0 while one is down. Who ended by its own
+ * will, and is not to be started again, is not missed. */
+static int surplus(const struct generation *g)
+{
+	int n = (int)generation_ready(g) - (int)g->wanted;
+
+	for (unsigned i = 0; i < g->wanted; i++)
+		n += g->workers[i].state == WORKER_STOPPED;
+	return n;
+}
+
 /* The generation whose workers may be recycled now, or NULL. */
 static struct generation *candidate(const struct service *s)
 {
 	struct generation *g = service_generation(s, s->current);
 
 	return g && g->state == GENERATION_SERVING && !s->stopping &&
-			       s->rollout.phase == ROLLOUT_NONE && g->n_workers == g->wanted
+			       s->rollout.phase == ROLLOUT_NONE && g->n_workers == g->wanted &&
+			       surplus(g) >= 0
 		       ? g
 		       : NULL;
+}
+
+/* Where nobody is ready, those that wait do so in the queue of one that will be. */
+static void steer(const struct generation *g, struct effects *ret)
+{
+	effects_add(
+		ret, (struct effect){
+			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});
 }
 
 static struct worker *spare_of(const struct recycle *r, const struct generation *g)
@@ -75,14 +95,13 @@ static struct worker *spare_of(const struct recycle *r, const struct generation 
 }
 
 /* Whoever waits in its queue is served first. */
-static void retire_spare(
-	struct recycle *r, struct generation *g, bool at_once, uint64_t now, struct effects *ret)
+static void retire_spare(struct recycle *r, struct generation *g, uint64_t now, struct effects *ret)
 {
 	struct worker *spare = spare_of(r, g);
 
 	r->phase = RECYCLE_NONE;
 	if (spare)
-		generation_retire_worker(g, spare, at_once, now, ret);
+		generation_retire_worker(g, spare, !r->served, now, ret);
 }
 
 static bool begin(struct service *s, uint64_t now, struct effects *ret)
@@ -104,6 +123,7 @@ static bool begin(struct service *s, uint64_t now, struct effects *ret)
 	r->generation = g->number;
 	r->spare = r->worker = wanted;
 	r->reason = REASON_NOT_READY_IN_TIME;
+	r->served = false;
 	effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
 				 .generation = g->number,
 				 .worker = NO_WORKER,
@@ -112,26 +132,35 @@ static bool begin(struct service *s, uint64_t now, struct effects *ret)
 	return true;
 }
 
-/* The spare has not got ready: another time. */
-static void fail(struct service *s, struct generation *g, uint64_t now, struct effects *ret)
+/* The spare is of no use: another time. */
+static uint64_t put_off(struct recycle *r, uint64_t now)
 {
-	struct recycle *r = &s->recycle;
 	unsigned doublings = MIN(r->failures, 7U);
 	uint64_t wait = MIN(RETRY_FIRST_USEC << doublings, RETRY_MOST_USEC);
 
 	r->failures++;
 	r->retry_usec = later(now, wait);
-	effects_add(ret, (struct effect){.kind = EFFECT_REPORT,
-				 .report = REPORT_RECYCLE_FAILED,
-				 .reason = r->reason,
-				 .generation = g->number,
-				 .worker = NO_WORKER,
-				 .value = (unsigned)(wait / USEC_PER_SEC)});
-	/* It never had a share. */
-	retire_spare(r, g, true, now, ret);
+	return wait;
 }
 
-/* With a spare that is ready: the next one that is due leaves, or the spare does. */
+/* It has not got ready, or is no longer. */
+static void fail(struct service *s, struct generation *g, uint64_t now, struct effects *ret)
+{
+	struct recycle *r = &s->recycle;
+	uint64_t wait = put_off(r, now);
+
+	if (!r->served)
+		effects_add(ret, (struct effect){.kind = EFFECT_REPORT,
+					 .report = REPORT_RECYCLE_FAILED,
+					 .reason = r->reason,
+					 .generation = g->number,
+					 .worker = NO_WORKER,
+					 .value = (unsigned)(wait / USEC_PER_SEC)});
+	retire_spare(r, g, now, ret);
+}
+
+/* With a spare that is ready: the next one that is due leaves, or the spare does. Nobody is sent
+ * away while another is down. */
 static bool go_on(struct service *s, struct generation *g, uint64_t now, struct effects *ret)
 {
 	struct recycle *r = &s->recycle;
@@ -139,8 +168,14 @@ static bool go_on(struct service *s, struct generation *g, uint64_t now, struct 
 	uint64_t at;
 	struct worker *w = first_due(g, &at);
 
-	if (!w || at > now || !spare || spare->state != WORKER_READY) {
-		retire_spare(r, g, false, now, ret);
+	if (!spare || spare->state != WORKER_READY) {
+		retire_spare(r, g, now, ret);
+		return true;
+	}
+	if (surplus(g) <= 0)
+		return false;
+	if (!w || at > now) {
+		retire_spare(r, g, now, ret);
 		return true;
 	}
 	r->phase = RECYCLE_LEAVING;
@@ -162,11 +197,21 @@ static bool is_back(const struct recycle *r, const struct generation *g)
 	       g->workers[r->worker].state == WORKER_STOPPED;
 }
 
+/* Does the spare have to stay, whatever else goes on? */
+static bool is_needed(const struct recycle *r, const struct generation *g)
+{
+	const struct worker *spare = spare_of(r, g);
+
+	if (!spare)
+		return false;
+	return spare->state == WORKER_READY ? surplus(g) <= 0 : !is_back(r, g);
+}
+
 static bool advance_once(struct service *s, uint64_t now, struct effects *ret)
 {
 	struct recycle *r = &s->recycle;
 	struct generation *g = service_generation(s, r->generation);
-	struct worker *w;
+	struct worker *w, *spare;
 
 	if (r->phase == RECYCLE_NONE)
 		return begin(s, now, ret);
@@ -176,7 +221,7 @@ static bool advance_once(struct service *s, uint64_t now, struct effects *ret)
 		return true;
 	}
 	if (g->state != GENERATION_SERVING) {
-		retire_spare(r, g, false, now, ret);
+		retire_spare(r, g, now, ret);
 		return true;
 	}
 	switch (r->phase) {
@@ -190,23 +235,33 @@ static bool advance_once(struct service *s, uint64_t now, struct effects *ret)
 			fail(s, g, now, ret);
 			return true;
 		}
-		r->failures = 0;
+		r->served = true;
 		return go_on(s, g, now, ret);
 	case RECYCLE_LEAVING:
 		w = &g->workers[r->worker];
+		spare = spare_of(r, g);
+		if (worker_state_is_leaving(w->state) && (!spare || spare->state != WORKER_READY)) {
+			/* Nobody stands in for it any more, and it was not told anything. */
+			generation_unretire_worker(g, w, now, ret);
+			(void)put_off(r, now);
+			retire_spare(r, g, now, ret);
+			return true;
+		}
 		if (w->state != WORKER_STOPPED)
 			return false;
+		r->failures = 0;
 		r->phase = RECYCLE_RETURNING;
 		w->retiring = w->owes_settle = false;
 		w->rescues = 0;
 		(void)generation_worker_event(g, w, WORKER_ON_START, now, ret);
+		steer(g, ret);
 		return true;
 	case RECYCLE_RETURNING:
 		return is_back(r, g) && go_on(s, g, now, ret);
 	case RECYCLE_ENDING:
-		if (!is_back(r, g))
+		if (is_needed(r, g))
 			return false;
-		retire_spare(r, g, false, now, ret);
+		retire_spare(r, g, now, ret);
 		return true;
 	}
 	return false;
@@ -243,12 +298,15 @@ void recycle_yield(struct service *s, uint64_t now, struct effects *ret)
 
 	if (r->phase == RECYCLE_NONE || r->phase == RECYCLE_ENDING || !g)
 		return;
-	if (r->phase == RECYCLE_SPARE) {
-		retire_spare(r, g, true, now, ret);
+	/* One that waits for another that is down stands in for that one. */
+	if (r->phase == RECYCLE_SPARE && !r->served) {
+		retire_spare(r, g, now, ret);
 		return;
 	}
-	if (r->phase == RECYCLE_LEAVING)
+	if (r->phase == RECYCLE_LEAVING) {
 		generation_unretire_worker(g, &g->workers[r->worker], now, ret);
+		steer(g, ret);
+	}
 	r->phase = RECYCLE_ENDING;
 }
 
@@ -266,9 +324,8 @@ bool recycle_needs(const struct service *s, const struct generation *g, const st
 {
 	const struct recycle *r = &s->recycle;
 
-	/* Who is scaled away itself does not come back. */
 	return r->phase == RECYCLE_ENDING && r->generation == g->number && r->spare == w->index &&
-	       r->worker < g->wanted;
+	       is_needed(r, g);
 }
 
 bool recycle_spare_failed(
@@ -276,7 +333,8 @@ bool recycle_spare_failed(
 {
 	struct recycle *r = &s->recycle;
 
-	if (r->phase != RECYCLE_SPARE || r->generation != g->number || r->spare != worker)
+	if (r->phase != RECYCLE_SPARE || r->served || r->generation != g->number ||
+		r->spare != worker)
 		return false;
 	r->reason = reason;
 	return true;

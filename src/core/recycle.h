@@ -9,12 +9,14 @@
  *
  * The spare has the index after the last. It is ready before the old worker begins to leave, and
  * stands in for it until its successor, which gets the old one's index, is ready: so as many are
- * ready as before, and indices stay. Old worker and spare leave as a worker that is scaled away.
+ * ready as before, and indices stay. Old worker and spare leave as a worker that is scaled away,
+ * and nobody is sent away while another is down.
  *
  * Only while no rollout is under way, and never in warm or leaving generations. What people ask for
  * goes first: then the old worker stays if it was not told to go, or is started again when it is
  * gone, and the spare goes when that one is ready. A spare that does not get ready is given up and
- * tried again later; the old workers go on, and nothing has failed but the recycling. */
+ * tried again later; the old workers go on, and nothing has failed but the recycling. So is one
+ * that ends before the old worker was told to go. */
 #pragma once
 
 #include "core/generation.h"
@@ -36,6 +38,7 @@ struct recycle {
 	unsigned failures;	/* of spares in a row */
 	uint64_t retry_usec;	/* not before */
 	enum reason reason;	/* why the spare failed */
+	bool served;		/* the spare was ready: something may be in its queue */
 };
 
 /* Go as far as state and time allow. Called after every event. */

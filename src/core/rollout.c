@@ -173,6 +173,13 @@ static bool can_take_over(const struct generation *from, const struct generation
 	       (!from->policy.per_worker || to->n_workers >= from->n_workers);
 }
 
+/* It has sockets that were another's: somebody may wait in the queue of each of them. */
+static void inherit_queues(struct generation *g)
+{
+	for (unsigned i = 0; i < g->n_workers; i++)
+		g->workers[i].had_share = true;
+}
+
 /* Nobody accepts what waits for the old generation: the new one does, from the same sockets. */
 static void take_over(struct service *s, struct generation *from, struct generation *to,
 	uint64_t now, struct effects *ret)
@@ -186,6 +193,7 @@ static void take_over(struct service *s, struct generation *from, struct generat
 				 .generation = to->number,
 				 .worker = from->number,
 				 .value = to->lane});
+	inherit_queues(to);
 	set_weights(s, to, SHARE_MAX, now);
 	steer(&s->rollout, ret);
 }
@@ -197,6 +205,8 @@ static void open_lane(struct service *s, struct generation *to, uint64_t now, st
 	struct generation *from = service_generation(s, r->from);
 
 	to->lane = from ? free_lane(s) : s->queue_lane;
+	if (!from)
+		inherit_queues(to);
 	to->since_usec = now;
 	effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
 				 .generation = to->number,
@@ -385,6 +395,7 @@ static void restore_old(struct service *s, struct generation *from, struct gener
 				 .generation = from->number,
 				 .worker = to->number,
 				 .value = lane});
+	inherit_queues(from);
 	generation_set_weight(to, 0, now);
 	generation_set_weight(from, SHARE_MAX, now);
 	from->state = GENERATION_SERVING;

@@ -306,10 +306,7 @@ static int on_worker(struct service *s, struct generation *g, struct worker *w,
 			return 0;
 		return generation_worker_event(g, w, WORKER_ON_EMPTY, now, ret);
 	case EVENT_CONNECTIONS:
-		if (w->state != WORKER_IDLING ||
-			(event->value != 0 && event->value != COUNT_UNKNOWN))
-			return 0;
-		return generation_worker_event(g, w, WORKER_ON_IDLE, now, ret);
+		return generation_worker_counted(g, w, event->value, now, ret);
 	case EVENT_RECYCLE:
 		recycle_request(s, g, w, event->reason);
 		return 0;
@@ -411,6 +408,8 @@ int service_step(
 	/* What was collected may be the room a rollout waited for. */
 	rollout_advance(s, now, ret);
 	recycle_advance(s, now, ret);
+	for (size_t i = 0; i < s->n_generations; i++)
+		generation_note_shares(s->generations[i]);
 	return 0;
 }
 

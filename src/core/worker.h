@@ -95,9 +95,12 @@ struct worker_transition {
 struct worker {
 	unsigned index;
 	enum worker_state state;
-	bool was_ready;	   /* the present process */
-	bool retiring;	   /* it shall go; an exit is final */
-	bool owes_settle;  /* it was being killed when it was to settle: its queue still has to */
+	bool was_ready;	  /* the present process */
+	bool had_share;	  /* of connections, where it has sockets of its own: some may wait there */
+	bool retiring;	  /* it shall go; an exit is final */
+	bool seen_idle;	  /* IDLING: the last count found no connections */
+	bool unsettled;	  /* EMPTYING, IDLING: its lane had a share again, and has lost it */
+	bool owes_settle; /* it was being killed when it was to settle: its queue still has to */
 	unsigned restarts; /* respawns in this generation */
 	unsigned rescues;  /* respawns while retiring, for the sake of its queue */
 	struct backoff backoff;

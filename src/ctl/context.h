@@ -59,6 +59,7 @@ int verb_scale(struct context *context);
 int verb_promote(struct context *context);
 int verb_pause(struct context *context);
 int verb_abort(struct context *context);
+int verb_preview(struct context *context);
 int verb_events(struct context *context);
 int verb_wait(struct context *context);
 int verb_check(struct context *context);

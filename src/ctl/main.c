@@ -18,6 +18,8 @@ static const struct verb verbs[] = {
 	 1, UINT_MAX, 0, false, verb_pause},
 	{"abort", "SERVICE...", "End a rollout; the old generation has all traffic",
 	 1, UINT_MAX, 0, false, verb_abort},
+	{"preview", "SERVICE", "How to see the new generation before anybody else",
+	 1, 1, 0, false, verb_preview},
 	{"rollback", "SERVICE...", "Go back to the last good generation",
 	 1, UINT_MAX, OPTION_TO | OPTION_FOLLOW, false, verb_rollback},
 	{"restart", "SERVICE...", "New processes of the same program, new before old",

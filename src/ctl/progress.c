@@ -2,6 +2,7 @@
 #include "ctl/progress.h"
 
 #include "ctl/context.h"
+#include "ctl/status.h"
 #include "ctl/text.h"
 
 #define BAR_WIDTH 20U
@@ -94,10 +95,26 @@ static const char *phase_of(const struct progress_row *row, enum paint *ret_pain
 	return phase;
 }
 
+/* What the step still waits for. */
+static void add_proof(struct line *l, const json_t *rollout)
+{
+	uint64_t until = field_usec(rollout, "soakUntilUsec"), now = text_now_usec();
+	const char *verify = field_text_or(rollout, "verify", "");
+	char span[TEXT_SPAN_MAX];
+
+	if (until > now)
+		line_addf(l, PAINT_PLAIN, "  soak %s", text_span(until - now, span));
+	if (streq(verify, "running"))
+		line_add(l, PAINT_WARN, "  verifying");
+	else if (streq(verify, "passed"))
+		line_add(l, PAINT_GOOD, "  verified");
+}
+
 static void add_rollout(struct line *l, const json_t *rollout)
 {
 	char percent[TEXT_PERCENT_MAX];
 	double traffic = field_number(rollout, "traffic");
+	char measured[STATUS_MEASURED_MAX];
 
 	if (field_null(rollout, "fromGeneration"))
 		line_addf(l, PAINT_PLAIN, "%lld  ", field_int(rollout, "toGeneration", 0));
@@ -106,11 +123,13 @@ static void add_rollout(struct line *l, const json_t *rollout)
 			l->output->utf8 ? "\xe2\x86\x92" : "->",
 			field_int(rollout, "toGeneration", 0));
 	add_bar(l, traffic);
-	line_addf(l, PAINT_PLAIN, "%4s  ready %lld/%lld", text_percent(traffic, percent),
-		field_int(rollout, "ready", 0), field_int(rollout, "workers", 0));
+	line_addf(l, PAINT_PLAIN, "%4s%s  ready %lld/%lld", text_percent(traffic, percent),
+		status_measured(rollout, measured), field_int(rollout, "ready", 0),
+		field_int(rollout, "workers", 0));
 	if (field_int(rollout, "steps", 0) > 1)
 		line_addf(l, PAINT_PLAIN, "  step %lld/%lld", field_int(rollout, "step", 0),
 			field_int(rollout, "steps", 0));
+	add_proof(l, rollout);
 	line_add(l, PAINT_PLAIN, "  ");
 }
 
@@ -249,8 +268,14 @@ void progress_tell(struct progress *p, size_t index, const json_t *value)
 	safe = text_safe(without_name(p, row, message), p->output->utf8);
 	if (!safe)
 		return;
-	free(row->message);
-	row->message = safe;
+	/* Without words only the numbers are new. */
+	if (*safe || !row->message) {
+		free(row->message);
+		row->message = safe;
+	} else {
+		free(safe);
+		safe = NULL;
+	}
 	if (json_is_object(rollout)) {
 		json_decref(row->rollout);
 		row->rollout = json_incref(rollout);
@@ -263,7 +288,7 @@ void progress_tell(struct progress *p, size_t index, const json_t *value)
 		progress_draw(p);
 		return;
 	}
-	if (*safe || p->output->renderer == &renderer_json)
+	if ((safe && *safe) || p->output->renderer == &renderer_json)
 		print_message(p, row, value);
 	if (paused && !row->hinted)
 		output_remark(p->output,

@@ -82,6 +82,15 @@ char *status_traffic(const json_t *service)
 	return text;
 }
 
+const char *status_measured(const json_t *object, char buf[static STATUS_MEASURED_MAX])
+{
+	*buf = '\0';
+	if (!field_null(object, "measured"))
+		snprintf(buf, STATUS_MEASURED_MAX, " (%.1f%% of %lld seen)",
+			field_number(object, "measured"), field_int(object, "measuredOf", 0));
+	return buf;
+}
+
 static const char *ago(uint64_t since, uint64_t now, char buf[static TEXT_SPAN_MAX])
 {
 	return since == 0 ? "" : text_span(now > since ? now - since : 0, buf);
@@ -141,25 +150,43 @@ static void note(struct output *o, const char *prefix, enum paint paint, const c
 	fputc('\n', o->file);
 }
 
+/* ", 12s of soak left, verified". The caller frees. */
+static char *proof_text(const json_t *rollout, uint64_t now_usec)
+{
+	uint64_t until = field_usec(rollout, "soakUntilUsec");
+	const char *verify = field_text_or(rollout, "verify", "");
+	char span[TEXT_SPAN_MAX];
+	bool soaks = until > now_usec;
+
+	return xasprintf("%s%s%s%s", soaks ? ", " : "",
+		soaks ? text_span(until - now_usec, span) : "", soaks ? " of soak left" : "",
+		streq(verify, "running")  ? ", being verified"
+		: streq(verify, "passed") ? ", verified"
+					  : "");
+}
+
 static void note_rollout(
 	struct output *o, const json_t *service, const char *prefix, uint64_t now_usec)
 {
 	const json_t *rollout = json_object_get(service, "rollout");
 	const char *phase = field_text_or(rollout, "phase", "?");
 	_cleanup_free_ char *generations = generation_text(service), *step = NULL;
-	char percent[TEXT_PERCENT_MAX], span[TEXT_SPAN_MAX];
+	_cleanup_free_ char *proof = proof_text(rollout, now_usec);
+	char percent[TEXT_PERCENT_MAX], span[TEXT_SPAN_MAX], measured[STATUS_MEASURED_MAX];
 
 	if (field_int(rollout, "steps", 0) > 1)
 		step = xasprintf(", step %lld of %lld", field_int(rollout, "step", 0),
 			field_int(rollout, "steps", 0));
 	note(o, prefix, PAINT_WARN,
-		"rollout %s (%s): %s%s, %s of new connections, %lld of %lld ready, for %s, asked "
+		"rollout %s (%s): %s%s%s, %s%s of new connections, %lld of %lld ready, for %s, "
+		"asked "
 		"by "
 		"%s",
 		generations ? generations : "?", field_text_or(rollout, "strategy", "?"),
 		streq(phase, "rollingBack") ? "rolling back" : phase, step ? step : "",
-		text_percent(field_number(rollout, "traffic"), percent),
-		field_int(rollout, "ready", 0), field_int(rollout, "workers", 0),
+		proof ? proof : "", text_percent(field_number(rollout, "traffic"), percent),
+		status_measured(rollout, measured), field_int(rollout, "ready", 0),
+		field_int(rollout, "workers", 0),
 		ago(field_usec(rollout, "sinceUsec"), now_usec, span),
 		field_text_or(rollout, "requestedBy", "?"));
 	if (streq(phase, "paused"))
@@ -183,11 +210,52 @@ static void note_generations(
 		if (!field_null(generation, "connections"))
 			snprintf(connections, sizeof(connections), ", %lld connections left",
 				field_int(generation, "connections", 0));
-		note(o, prefix, PAINT_DIM, "generation %lld %s for %s%s",
+		if (streq(state, "warm")) {
+			uint64_t until = field_usec(generation, "warmUntilUsec");
+
+			note(o, prefix, PAINT_DIM,
+				"generation %lld is kept warm for another %s%s: `tenurectl "
+				"rollback "
+				"%s` goes back to it at once",
+				field_int(generation, "number", 0),
+				text_span(until > now_usec ? until - now_usec : 0, span),
+				connections, field_text_or(service, "name", "?"));
+			continue;
+		}
+		note(o, prefix, PAINT_DIM, "generation %lld drains for %s%s",
 			field_int(generation, "number", 0),
-			streq(state, "warm") ? "is kept warm" : "drains",
 			ago(field_usec(generation, "sinceUsec"), now_usec, span), connections);
 	}
+}
+
+/* A glance is a moment: one or two that wait mean nothing, but they are not hidden either. */
+static void note_queues(struct output *o, const json_t *service, const char *prefix)
+{
+	const json_t *listeners = json_object_get(service, "listeners"), *listener, *queue;
+	long long all = 0, most = 0, backlog = 0;
+	const char *where = NULL;
+	size_t i, j;
+
+	json_array_foreach (listeners, i, listener) {
+		long long waiting = 0;
+
+		json_array_foreach (json_object_get(listener, "queue"), j, queue) {
+			/* Where there is no limit in connections, it is bytes. */
+			if (field_int(queue, "limit", 0) > 0)
+				waiting += field_int(queue, "waiting", 0);
+		}
+		all += waiting;
+		if (waiting > most) {
+			most = waiting;
+			where = field_text_or(listener, "address", "?");
+			backlog = field_int(listener, "backlog", 0);
+		}
+	}
+	if (all > 0)
+		note(o, prefix, most * 2 > backlog ? PAINT_BAD : PAINT_DIM,
+			"%lld connection%s wait%s to be accepted%s at %s (backlog %lld)", all,
+			all == 1 ? "" : "s", all == 1 ? "s" : "",
+			most < all ? ", most of them" : "", where, backlog);
 }
 
 static void print_indented(struct output *o, const char *prefix, const char *text)
@@ -237,6 +305,8 @@ void status_notes(struct output *o, const json_t *service, const char *prefix, b
 	if (field_true(service, "queued"))
 		note(o, prefix, PAINT_WARN, "another upgrade waits behind it");
 	note_generations(o, service, prefix, now_usec);
+	if (!verbose)
+		note_queues(o, service, prefix); /* else there is a table of them */
 	if (json_array_size(pending) > 0) {
 		_cleanup_free_ char *what = join(pending, NULL);
 

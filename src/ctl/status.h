@@ -14,8 +14,13 @@ void status_notes(struct output *o, const json_t *service, const char *prefix, b
 	uint64_t now_usec);
 /* "7:75% 8:25%". The caller frees; NULL: out of memory. */
 char *status_traffic(const json_t *service);
+/* Of a Generation or Rollout: " (24.6% of 812 seen)", or "" where nothing was measured. */
+#define STATUS_MEASURED_MAX 64
+const char *status_measured(const json_t *object, char buf[static STATUS_MEASURED_MAX]);
 /* Workers of its serving generation (while it has none, of the newest) that are ready. */
 long long status_ready(const json_t *service);
 enum paint status_paint(const char *state);
+/* Below them: the socket options that were asked for, or that somebody has changed. */
+void status_options(struct output *o, const json_t *listeners);
 void status_listeners(
 	struct output *o, const json_t *listeners, bool with_service, unsigned indent);

@@ -10,12 +10,21 @@ static const char *since(const json_t *object, uint64_t now, char buf[static TEX
 	return at == 0 ? "" : text_span(now > at ? now - at : 0, buf);
 }
 
+static void add_connections(struct table *table, const json_t *object)
+{
+	if (field_null(object, "connections"))
+		table_add(table, PAINT_PLAIN, NULL);
+	else
+		table_addf(table, PAINT_PLAIN, "%lld", field_int(object, "connections", 0));
+}
+
 static void print_generations(struct output *o, const json_t *service, uint64_t now)
 {
 	static const struct table_column columns[] = {
 		{"GENERATION",  true,  false},
 		{"STATE",	  false, false},
 		{"TRAFFIC",	    true,  false},
+		{"MEASURED",    false, false},
 		{"CONNECTIONS", true,  false},
 		{"SINCE",	  true,	false},
 		{"DIRECTORY",   false, true },
@@ -34,11 +43,13 @@ static void print_generations(struct output *o, const json_t *service, uint64_t 
 		table_add(&table, status_paint(state), state);
 		table_add(&table, PAINT_PLAIN,
 			text_percent(field_number(generation, "traffic"), percent));
-		if (field_null(generation, "connections"))
+		if (field_null(generation, "measured"))
 			table_add(&table, PAINT_PLAIN, NULL);
 		else
-			table_addf(&table, PAINT_PLAIN, "%lld",
-				field_int(generation, "connections", 0));
+			table_addf(&table, PAINT_PLAIN, "%.1f%% of %lld",
+				field_number(generation, "measured"),
+				field_int(generation, "measuredOf", 0));
+		add_connections(&table, generation);
 		table_add(&table, PAINT_PLAIN, since(generation, now, span));
 		table_add(&table, PAINT_PLAIN, field_text(generation, "directory"));
 		table_add(&table, PAINT_PLAIN, field_text(generation, "executable"));
@@ -52,12 +63,14 @@ static void print_generations(struct output *o, const json_t *service, uint64_t 
 static void print_workers(struct output *o, const json_t *service, uint64_t now)
 {
 	static const struct table_column columns[] = {
-		{"WORKER",   false, false},
-		{"PID",	true,  false},
+		{"WORKER",	   false, false},
+		{"PID",		true,  false},
 		{"STATE",	  false, false},
-		{"RESTARTS", true,  false},
+		{"CONNECTIONS", true,  false},
+		{"RESTARTS",    true,  false},
+		{"CPUS",	 false, false},
 		{"SINCE",	  true,	false},
-		{"STATUS",   false, true },
+		{"STATUS",	   false, true },
 	};
 	_cleanup_table_ struct table table = TABLE_INIT(columns);
 	const json_t *generations = json_object_get(service, "generations"), *generation, *worker;
@@ -77,7 +90,9 @@ static void print_workers(struct output *o, const json_t *service, uint64_t now)
 				table_addf(
 					&table, PAINT_PLAIN, "%lld", field_int(worker, "pid", 0));
 			table_add(&table, status_paint(state), state);
+			add_connections(&table, worker);
 			table_addf(&table, PAINT_PLAIN, "%lld", field_int(worker, "restarts", 0));
+			table_add(&table, PAINT_PLAIN, field_text(worker, "cpus"));
 			table_add(&table, PAINT_PLAIN, since(worker, now, span));
 			table_add(&table, PAINT_PLAIN, field_text(worker, "status"));
 		}
@@ -88,17 +103,41 @@ static void print_workers(struct output *o, const json_t *service, uint64_t now)
 }
 
 /* The sums over a listener's sockets. */
-static void count_queue(const json_t *listener, long long *ret_waiting, long long *ret_limit)
+static void count_queue(const json_t *listener, long long *ret_waiting, long long *ret_limit,
+	long long *ret_dropped)
 {
 	const json_t *queues = json_object_get(listener, "queue"), *queue;
 	size_t i;
 
-	*ret_waiting = *ret_limit = 0;
+	*ret_waiting = *ret_limit = *ret_dropped = 0;
 	json_array_foreach (queues, i, queue) {
 		long long limit = field_int(queue, "limit", 0);
 
 		*ret_waiting += field_int(queue, "waiting", 0);
 		*ret_limit = MAX(*ret_limit, limit);
+		*ret_dropped += field_int(queue, "dropped", 0);
+	}
+}
+
+/* Other programs' sockets at the same port: below the table, for each is a warning. */
+static void print_foreign(struct output *o, const json_t *listener, unsigned indent)
+{
+	const json_t *list = json_object_get(listener, "foreign"), *foreign;
+	size_t i;
+
+	json_array_foreach (list, i, foreign) {
+		output_printf(o, "%*s", (int)indent, "");
+		output_text(o, PAINT_WARN, field_text_or(listener, "name", "?"));
+		output_text(o, PAINT_WARN, ": ");
+		output_text(o, PAINT_WARN, field_text_or(foreign, "program", "another process"));
+		if (!field_null(foreign, "pid"))
+			output_printf(o, " (pid %lld, uid %lld)", field_int(foreign, "pid", 0),
+				field_int(foreign, "uid", 0));
+		else
+			output_printf(o, " of uid %lld", field_int(foreign, "uid", 0));
+		output_printf(o, " has a socket of its own on ");
+		output_text(o, PAINT_PLAIN, field_text_or(foreign, "address", "?"));
+		output_printf(o, "\n");
 	}
 }
 
@@ -112,6 +151,7 @@ void status_listeners(struct output *o, const json_t *listeners, bool with_servi
 		{"ORIGIN",   false, false},
 		{"WAITING",  true,  false},
 		{"BACKLOG",  true,  false},
+		{"DROPPED",  true,  false},
 		{"UPGRADES", false, true },
 	};
 	_cleanup_table_ struct table table = TABLE_INIT(columns);
@@ -122,9 +162,9 @@ void status_listeners(struct output *o, const json_t *listeners, bool with_servi
 		bool held = streq(field_text_or(listener, "kind", ""), "held");
 		const char *sockets = field_text_or(listener, "sockets", "?");
 		const char *reason = field_text(listener, "reason");
-		long long waiting, limit;
+		long long waiting, limit, dropped;
 
-		count_queue(listener, &waiting, &limit);
+		count_queue(listener, &waiting, &limit, &dropped);
 		table_add(
 			&table, PAINT_BOLD, with_service ? field_text(listener, "service") : NULL);
 		table_add(&table, PAINT_BOLD, field_text(listener, "name"));
@@ -134,12 +174,18 @@ void status_listeners(struct output *o, const json_t *listeners, bool with_servi
 		table_add(&table, PAINT_PLAIN, field_text(listener, "origin"));
 		table_addf(&table, limit > 0 && waiting * 2 > limit ? PAINT_BAD : PAINT_PLAIN,
 			"%lld", waiting);
-		table_addf(&table, PAINT_PLAIN, "%lld", field_int(listener, "backlog", 0));
+		if (limit > 0)
+			table_addf(&table, PAINT_PLAIN, "%lld", field_int(listener, "backlog", 0));
+		else
+			table_add(&table, PAINT_PLAIN, NULL); /* UDP: its bytes are counted */
+		table_addf(&table, dropped > 0 ? PAINT_WARN : PAINT_PLAIN, "%lld", dropped);
 		table_addf(&table, held ? PAINT_WARN : PAINT_PLAIN, "%s%s%s",
 			held ? "shared queue" : "new sockets", reason ? ": " : "",
 			reason ? reason : "");
 	}
 	table_print(&table, o, indent);
+	json_array_foreach (listeners, i, listener)
+		print_foreign(o, listener, indent);
 }
 
 void status_detail(struct output *o, const json_t *service, uint64_t now_usec)

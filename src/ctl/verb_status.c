@@ -75,6 +75,7 @@ static void print_listeners(struct output *o, json_t *reply, void *userdata)
 	if (json_array_size(listeners) == 0)
 		output_printf(o, "no listeners\n");
 	status_listeners(o, listeners, true, 0);
+	status_options(o, listeners);
 }
 
 int verb_listeners(struct context *context)

@@ -67,31 +67,94 @@ static int read_inherit(
 static const char *const sockets_words[] = {"shared", "per-worker", NULL};
 
 #define AT(field) offsetof(struct listener_config, field)
-static const struct key listener_keys[] = {
-	KEY_WHOLE("address", KEY_CUSTOM, .read = read_address),
-	KEY_WHOLE("inherit", KEY_CUSTOM, .read = read_inherit),
-	KEY("name", KEY_TEXT, name),
+
+static int report_option(struct reader *r, const struct node *value, int q, struct error *error)
+{
+	if (q == -ENOMEM)
+		return q;
+	if (q < 0)
+		config_problem_add(r->problems, value->place, false, "%s", error_message(error));
+	return 0;
+}
+
+/* "239.1.2.3", "239.1.2.3%eth0" or {group: 239.1.2.3, interface: eth0} */
+static int read_group(struct reader *r, const struct node *item, struct listener_config *l)
+{
+	_cleanup_error_ struct error error = ERROR_NULL;
+	const struct node *group = item, *interface = NULL;
+	const char *text, *name = NULL;
+
+	if (item->kind == NODE_MAP) {
+		group = node_get(item, "group");
+		interface = node_get(item, "interface");
+		if (!group || item->n != (interface ? 4 : 2)) {
+			config_problem_add(r->problems, item->place, false,
+				"multicast: write group: ADDRESS, and perhaps interface: NAME");
+			return 0;
+		}
+	}
+	text = node_text(r, "multicast", group);
+	if (interface)
+		name = node_text(r, "interface", interface);
+	if (!text || (interface && !name))
+		return 0;
+	return report_option(
+		r, item, socket_options_add_group(&l->options, text, name, &error), &error);
+}
+
+static int read_groups(struct reader *r, const struct node *value, struct listener_config *l)
+{
+	const struct node *const *items = &value;
+	size_t n = 1;
+	int q = 0;
+
+	l->options.groups_place = value->place;
+	if (value->kind != NODE_MAP && !node_items(r, "multicast", &value, &items, &n))
+		return 0;
+	for (size_t i = 0; i < n && q == 0; i++)
+		q = read_group(r, items[i], l);
+	return q;
+}
+
+static int read_option(
+	struct reader *r, const struct key *key, const struct node *value, void *target)
+{
+	static const struct key v6only = KEY("v6only", KEY_BOOL, v6only),
+				backlog = KEY("backlog", KEY_NUMBER, backlog,
+					.set = AT(backlog_set), .min = 1, .max = 1 << 20);
+	_cleanup_error_ struct error error = ERROR_NULL;
+	struct listener_config *l = target;
+	enum socket_option option;
+	const char *text;
+
+	if (socket_option_from_key(key->name, &option) < 0)
+		return -EINVAL;
+	if (option == OPTION_V6ONLY)
+		return key_read(r, &v6only, value, l);
+	if (option == OPTION_BACKLOG)
+		return key_read(r, &backlog, value, l);
+	if (option == OPTION_MULTICAST)
+		return read_groups(r, value, l);
+	text = node_text(r, key->name, value);
+	if (!text)
+		return 0;
+	return report_option(r, value,
+		socket_options_parse(&l->options, option, text, value->place, &error), &error);
+}
+
+static const struct key listener_keys[] = {KEY_WHOLE("address", KEY_CUSTOM, .read = read_address),
+	KEY_WHOLE("inherit", KEY_CUSTOM, .read = read_inherit), KEY("name", KEY_TEXT, name),
 	KEY("sockets", KEY_CHOICE, sockets, .choices = sockets_words),
 	KEY("steering", KEY_BOOL, steering),
-	KEY("v6only", KEY_BOOL, v6only),
-	KEY("nodelay", KEY_BOOL, nodelay),
-	KEY("backlog", KEY_NUMBER, backlog, .min = 1, .max = 1 << 20),
 	KEY("mode", KEY_MODE, mode, .set = AT(mode_set), .max = 0777),
-	KEY("owner", KEY_USER, owner),
-	KEY("group", KEY_USER, group),
-	KEY("rcvbuf", KEY_SIZE, rcvbuf, .min = 1024, .max = 512 << 20),
-	KEY("sndbuf", KEY_SIZE, sndbuf, .min = 1024, .max = 512 << 20),
+	KEY("owner", KEY_USER, owner), KEY("group", KEY_USER, group),
+#define OPTION_KEY(id, key) KEY_WHOLE(key, KEY_CUSTOM, .read = read_option),
+	SOCKET_OPTIONS(OPTION_KEY)
+#undef OPTION_KEY
 };
-static const char *const listener_later[] = {"bindtodevice", "broadcast", "busy_poll", "congestion",
-	"debug", "defer_accept", "device", "dontroute", "fastopen", "freebind", "incoming_cpu",
-	"interface", "keepalive", "keepcnt", "keepidle", "keepintvl", "linger", "mark", "maxseg",
-	"multicast", "multicast_loop", "multicast_ttl", "oobinline", "priority", "rcvlowat",
-	"rcvtimeo", "reuseaddr", "reuseport", "sndlowat", "sndtimeo", "tclass", "tos",
-	"transparent", "ttl", "user_timeout", NULL};
 #undef AT
 
-static const struct key_table listener_table =
-	KEY_TABLE("a listener", listener_keys, .later = listener_later);
+static const struct key_table listener_table = KEY_TABLE("a listener", listener_keys);
 
 static int read_listener_map(struct reader *r, const struct node *value, struct listener_config *l)
 {

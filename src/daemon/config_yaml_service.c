@@ -266,7 +266,8 @@ static const struct key recycle_keys[] = {
 };
 #undef AT
 
-static const struct key_table recycle_table = KEY_TABLE("recycle", recycle_keys, .main_key = "after");
+static const struct key_table recycle_table =
+	KEY_TABLE("recycle", recycle_keys, .main_key = "after");
 
 static int read_cpus(
 	struct reader *r, const struct key *key, const struct node *value, struct cpu_set *ret)

@@ -1,25 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How many live connections a generation or a worker still has. The kernel only has a list of all
- * the machine's connections, which takes milliseconds to walk, so one look serves for many. */
+/* How many live connections a worker or a generation has, and which part of the new ones each
+ * generation gets. Nothing tells us; it takes a look at what all processes of the workers hold and
+ * at the kernel's list of connections: a millisecond on a small machine, a quarter of a second with
+ * 50,000 connections. So one look serves all who ask meanwhile, and it is taken in pieces while
+ * nothing else is to be done, in any case every 20 ms. Nobody asks: nothing is looked at. */
 #pragma once
 
 #include "daemon/manager.h"
 
-/* All zero: not looked yet. */
-struct connections {
-	uint64_t *inodes;
-	size_t n;
-	bool looked;
-	bool known; /* false: too many, no sock_diag, or they are such as cannot be told */
-};
+/* Of the manager, for all its services. */
+struct connection_counter;
 
-/* Those of all listeners of the service. */
-void connections_look(const struct manager_service *s, struct connections *ret);
-/* How many of them the workers of g have; -1: cannot be known. */
-int connections_of(const struct connections *c, const struct manager_generation *g);
-/* How many TCP connections p has; -1: cannot be known. Looks only when p has sockets that may be
- * connections, and when *c was not looked yet. */
-int connections_of_worker(
-	const struct manager_service *s, const struct worker_process *p, struct connections *c);
-/* Back to not looked yet. */
-void connections_done(struct connections *c);
+int connections_counter_new(struct manager *m, struct connection_counter **ret);
+struct connection_counter *connections_counter_free(struct connection_counter *c);
+/* The service is being freed. */
+void connections_forget(struct manager_service *s);
+
+/* Count the connections of one worker from now on (not before), then EVENT_CONNECTIONS. */
+void connections_ask(struct manager_service *s, unsigned generation, unsigned worker);
+/* Count those of all its workers, unless that is dear and was done so short a time ago that doing
+ * it again would cost more than an eighth of the time. */
+void connections_want(struct manager_service *s);
+/* Has somebody wanted a count that is not there yet? When it is, control_list_counted() is called.
+ */
+bool connections_is_pending(const struct manager_service *s);
+/* Do for about that long what is to be done. */
+void connections_run(struct manager *m, uint64_t usec);
+
+/* As last counted, if that was within the last ten seconds; -1: not known. */
+int connections_of_worker(const struct manager_service *s, unsigned generation, unsigned worker);
+int connections_of_generation(const struct manager_service *s, unsigned generation);
+
+/* Shares, or the rollout, may have changed: after every event. */
+void connections_shares_changed(struct manager_service *s);
+/* Of the connections that were seen for the first time since the shares last changed: how many this
+ * generation has, and how many there are. False: shares are not split. */
+bool connections_measured(
+	const struct manager_service *s, unsigned generation, unsigned *ret_n, unsigned *ret_of);

@@ -4,9 +4,6 @@
 #include "daemon/log.h"
 #include "varlink/message.h"
 
-/* With so few services, looking at the machine's connections for each of them is soon done. */
-enum { COUNT_SERVICES_MAX = 4 };
-
 int control_no_such_service(struct manager *m, struct control_call *call, const char *name)
 {
 	json_t *known = json_array();
@@ -32,21 +29,6 @@ int control_invalid_configuration(struct manager *m, struct control_call *call,
 			0));
 }
 
-static int method_list(
-	struct manager *m, struct manager_service *s, struct control_call *call, json_t *parameters)
-{
-	json_t *services;
-
-	(void)parameters;
-	services = json_array();
-	for (size_t i = 0; services && i < m->n_services; i++)
-		if (!s || s == m->services[i])
-			json_array_append_new(
-				services, control_json_service_counted(m->services[i],
-						  s || m->n_services <= COUNT_SERVICES_MAX));
-	return control_call_reply(call, json_pack("{s:o}", "services", services));
-}
-
 static int method_listeners(
 	struct manager *m, struct manager_service *s, struct control_call *call, json_t *parameters)
 {
@@ -55,10 +37,14 @@ static int method_listeners(
 	(void)parameters;
 	listeners = json_array();
 	for (size_t i = 0; listeners && i < m->n_services; i++)
-		for (unsigned id = 0; id < ARRAY_SIZE(m->services[i]->listeners); id++)
-			if (m->services[i]->listeners[id] && (!s || s == m->services[i]))
-				json_array_append_new(listeners,
-					control_json_listener(m->services[i]->listeners[id]));
+		for (unsigned id = 0; id < ARRAY_SIZE(m->services[i]->listeners); id++) {
+			struct listener *l = m->services[i]->listeners[id];
+
+			if (!l || (s && s != m->services[i]))
+				continue;
+			listener_guard_look_again(l);
+			json_array_append_new(listeners, control_json_listener(l));
+		}
 	return control_call_reply(call, json_pack("{s:o}", "listeners", listeners));
 }
 
@@ -192,6 +178,7 @@ void control_event(struct manager *m, const struct manager_event *e)
 
 void control_done(struct manager *m)
 {
+	control_list_done(m);
 	while (m->subscribers) {
 		struct event_subscriber *subscriber = m->subscribers;
 
@@ -202,7 +189,7 @@ void control_done(struct manager *m)
 }
 
 static const struct control_method reads[] = {
-	{"List",	 CONTROL_OBSERVER, method_list     },
+	{"List",	 CONTROL_OBSERVER, control_list    },
 	{"Listeners", CONTROL_OBSERVER, method_listeners},
 	{"Events",	   CONTROL_OBSERVER, method_events	  },
 	{"Diff",	 CONTROL_OBSERVER, method_diff     },

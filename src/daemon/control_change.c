@@ -238,6 +238,15 @@ static int method_abort(
 		s, call, (struct service_event){.kind = EVENT_ABORT, .reason = REASON_ABORTED});
 }
 
+/* How long it took, to who asked for it: a rollback is a race against an incident. NULL: out of
+ * memory. */
+static char *moved_text(const struct manager_service *s)
+{
+	return xasprintf(
+		"%s: generation %u has all new connections again, %.1fms after the request",
+		s->name, s->core.current, (double)s->moved_usec / USEC_PER_MSEC);
+}
+
 static int method_rollback(
 	struct manager *m, struct manager_service *s, struct control_call *call, json_t *parameters)
 {
@@ -245,6 +254,7 @@ static int method_rollback(
 	json_int_t to = json_integer_value(json_object_get(parameters, "to"));
 	bool aborts = rollout_is_open(&s->core.rollout) && s->core.rollout.from != 0;
 	unsigned before = s->core.last_number, rolling_to = s->core.rollout.to;
+	_cleanup_free_ char *moved = NULL;
 	struct waiter *w;
 	int r;
 
@@ -257,13 +267,18 @@ static int method_rollback(
 			json_pack("{s:s, s:I}", "service", s->name, "generation", to));
 	if (r != 0)
 		return refuse(s, call, r, &error);
+	moved = s->moved_usec > 0 ? moved_text(s) : NULL;
 	w = waiter_new(m, call, NULL);
-	if (aborts)
+	if (aborts && moved)
+		waiter_done(w, s, s->core.current, moved);
+	else if (aborts)
 		waiter_follow_abort(w, s, rolling_to);
 	else if (s->core.last_number > before)
 		waiter_follow_generation(w, s, before + 1, false);
 	else
 		waiter_follow_generation(w, s, s->core.current, false);
+	if (!aborts && moved)
+		followers_progress(s, s->core.current, NO_WORKER, moved);
 	waiter_end(w);
 	return 0;
 }

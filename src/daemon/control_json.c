@@ -38,7 +38,8 @@ static uint64_t realtime_of(struct manager *m, uint64_t monotonic_usec)
 {
 	uint64_t now = manager_now(m);
 
-	return realtime_now() - (now - MIN(now, monotonic_usec));
+	return monotonic_usec > now ? realtime_now() + (monotonic_usec - now)
+				    : realtime_now() - (now - monotonic_usec);
 }
 
 static json_t *strings(char *const *list)
@@ -82,11 +83,22 @@ static json_t *worker_json(
 			 : g->since_usec > 0 ? g->since_usec
 					     : manager_now(s->manager);
 
-	return json_pack("{s:i, s:o, s:s, s:I, s:o, s:I}", "index", (int)w->index, "pid",
-		integer_unless(gone, gone ? 0 : (uint64_t)p->main_pid), "state",
+	int n = connections_of_worker(s, g->number, w->index);
+	_cleanup_free_ char *cpus = !gone && p->bound ? cpu_set_format(&p->cpus) : NULL;
+
+	return json_pack("{s:i, s:o, s:s, s:I, s:o, s:o, s:o, s:o, s:I}", "index", (int)w->index,
+		"pid", integer_unless(gone, gone ? 0 : (uint64_t)p->main_pid), "state",
 		worker_state_name(w->state), "restarts", (json_int_t)w->restarts, "status",
-		control_json_text(p ? p->status : NULL), "sinceUsec",
-		(json_int_t)realtime_of(s->manager, since));
+		control_json_text(p ? p->status : NULL), "connections",
+		integer_unless(n < 0, (uint64_t)MAX(n, 0)), "memory",
+		integer_unless(gone || p->memory == 0, gone ? 0 : p->memory), "cpus",
+		control_json_text(cpus), "sinceUsec", (json_int_t)realtime_of(s->manager, since));
+}
+
+/* null where there is none. */
+static json_t *moment(struct manager *m, uint64_t monotonic_usec)
+{
+	return integer_unless(monotonic_usec == USEC_INFINITY, realtime_of(m, monotonic_usec));
 }
 
 static const char *generation_state_name(const struct generation *g)
@@ -107,26 +119,41 @@ static const char *generation_state_name(const struct generation *g)
 	return "draining";
 }
 
-static json_t *generation_json(struct manager_service *s, const struct generation *g,
-	const struct connections *connections)
+void control_json_add_measured(json_t *object, const struct manager_service *s, unsigned generation)
+{
+	unsigned n = 0, of = 0;
+	bool known = connections_measured(s, generation, &n, &of);
+
+	if (!object)
+		return;
+	json_object_set_new(object, "measured", of > 0 ? json_real(100.0 * n / of) : json_null());
+	json_object_set_new(object, "measuredOf", integer_unless(!known, of));
+}
+
+static json_t *generation_json(struct manager_service *s, const struct generation *g)
 {
 	const struct manager_generation *made = manager_service_generation(s, g->number);
-	int n = connections && made ? connections_of(connections, made) : -1;
+	int n = connections_of_generation(s, g->number);
 	uint64_t since = g->since_usec > 0 ? realtime_of(s->manager, g->since_usec)
 			 : made		   ? made->started_usec
 					   : 0;
-	json_t *workers = json_array();
+	json_t *workers = json_array(), *generation;
 
 	for (unsigned i = 0; workers && i < g->n_workers; i++)
 		json_array_append_new(workers, worker_json(s, g, &g->workers[i]));
-	return json_pack("{s:i, s:s, s:o, s:o, s:o, s:o, s:I, s:o, s:o}", "number", (int)g->number,
-		"state", generation_state_name(g), "traffic", share(g->weight), "connections",
-		integer_unless(n < 0, (uint64_t)MAX(n, 0)), "directory",
+	generation = json_pack("{s:i, s:s, s:o, s:o, s:o, s:o, s:I, s:o, s:o}", "number",
+		(int)g->number, "state", generation_state_name(g), "traffic", share(g->weight),
+		"connections", integer_unless(n < 0, (uint64_t)MAX(n, 0)), "directory",
 		control_json_text(made ? made->snapshot->directory : ""), "executable",
 		control_json_text(made ? made->snapshot->executable : ""), "sinceUsec",
 		(json_int_t)since, "reason",
 		g->reason == REASON_NONE ? json_null() : json_string(reason_to_string(g->reason)),
 		"workers", workers);
+	control_json_add_measured(generation, s, g->number);
+	if (generation && g->state == GENERATION_WARM)
+		json_object_set_new(
+			generation, "warmUntilUsec", moment(s->manager, g->warm_until_usec));
+	return generation;
 }
 
 static const struct generation *lane_owner(const struct manager_service *s, unsigned lane)
@@ -183,31 +210,71 @@ static json_t *queue_json(const struct listener *l, const struct lane_socket *so
 	bool held = l->kind == LISTENER_HELD;
 	const struct generation *g = held ? NULL : lane_owner(l->service, socket->lane);
 	struct listen_state state;
+	unsigned dropped = 0;
 
 	look_into(l, socket->fd, &state);
-	return json_pack("{s:o, s:o, s:i, s:i, s:o}", "generation",
+	(void)listen_dropped(socket->fd, &dropped);
+	return json_pack("{s:o, s:o, s:i, s:i, s:I, s:o}", "generation",
 		integer_unless(!g, g ? g->number : 0), "worker",
 		integer_unless(
 			held || !g || !listener_lane_is_per_worker(l, socket->lane), socket->slot),
-		"waiting", (int)state.queue, "limit", (int)state.queue_max, "traffic",
-		json_real(held ? 100.0 : socket_share(l, socket)));
+		"waiting", (int)state.queue, "limit", (int)state.queue_max, "dropped",
+		(json_int_t)dropped, "traffic", json_real(held ? 100.0 : socket_share(l, socket)));
 }
 
-json_t *control_json_listener(const struct listener *l)
+static json_t *foreign_json(const struct listener *l)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; array && i < l->guard.n_foreign; i++) {
+		const struct listener_foreign *f = &l->guard.foreign[i];
+		_cleanup_free_ char *address = address_format(&f->address);
+
+		if (f->silent)
+			continue;
+		json_array_append_new(array, json_pack("{s:o, s:I, s:o, s:o}", "address",
+						     control_json_text(address ? address : "?"),
+						     "uid", (json_int_t)f->uid, "pid",
+						     integer_unless(f->pid == 0, (uint64_t)f->pid),
+						     "program", control_json_text(f->program)));
+	}
+	return array;
+}
+
+json_t *control_json_listener(struct listener *l)
 {
 	_cleanup_free_ char *address = listener_address(l);
 	json_t *queue = json_array();
 
+	(void)listener_look_at_drops(l);
+
 	for (size_t i = 0; queue && i < l->lanes.n; i++)
-		json_array_append_new(queue, queue_json(l, &l->lanes.sockets[i]));
-	return json_pack("{s:s, s:s, s:o, s:s, s:o, s:s, s:s, s:i, s:o}", "service",
+		if (l->lanes.sockets[i].lane != LANES_OTHER)
+			json_array_append_new(queue, queue_json(l, &l->lanes.sockets[i]));
+	return json_pack("{s:s, s:s, s:o, s:s, s:o, s:s, s:s, s:i, s:o, s:o, s:o}", "service",
 		l->service->name, "name", l->config.name, "address",
 		control_json_text(address ? address : "?"), "kind",
 		l->kind == LISTENER_GROUP ? "group" : "held", "reason",
 		control_json_text(l->held_reason), "origin",
 		l->config.inherited ? "inherited" : "own", "sockets",
 		l->config.sockets == SOCKETS_PER_WORKER ? "perWorker" : "shared", "backlog",
-		(int)l->config.backlog, "queue", queue);
+		(int)l->config.backlog, "options", control_json_options(l), "foreign",
+		foreign_json(l), "queue", queue);
+}
+
+static json_t *verify_json(const struct manager_service *s)
+{
+	switch (rollout_verify_state(&s->core)) {
+	case VERIFY_STATE_NONE:
+		break;
+	case VERIFY_STATE_PENDING:
+		return json_string("pending");
+	case VERIFY_STATE_RUNNING:
+		return json_string("running");
+	case VERIFY_STATE_PASSED:
+		return json_string("passed");
+	}
+	return json_null();
 }
 
 json_t *control_json_rollout(struct manager_service *s)
@@ -216,12 +283,13 @@ json_t *control_json_rollout(struct manager_service *s)
 	const struct generation *to = service_generation(&s->core, r->to);
 	const struct manager_generation *made = manager_service_generation(s, r->to);
 	bool back = r->to < r->from;
+	json_t *rollout;
 	uint64_t since;
 
 	if (r->phase == ROLLOUT_NONE || !to)
 		return json_null();
 	since = back || !made ? realtime_of(s->manager, to->since_usec) : made->started_usec;
-	return json_pack("{s:i, s:o, s:i, s:s, s:s, s:i, s:i, s:o, s:i, s:i, s:o, s:I}", "id",
+	rollout = json_pack("{s:i, s:o, s:i, s:s, s:s, s:i, s:i, s:o, s:i, s:i, s:o, s:I}", "id",
 		(int)r->id, "fromGeneration", integer_unless(r->from == 0, r->from), "toGeneration",
 		(int)r->to, "strategy", back ? "rollback" : strategy_to_string(to->policy.strategy),
 		"phase", r->paused ? "paused" : rollout_phase_to_string(r->phase), "step",
@@ -229,6 +297,13 @@ json_t *control_json_rollout(struct manager_service *s)
 		(int)generation_ready(to), "workers", (int)to->wanted, "requestedBy",
 		control_json_text(made && made->requested_by ? made->requested_by : ""),
 		"sinceUsec", (json_int_t)since);
+	control_json_add_measured(rollout, s, r->to);
+	if (rollout) {
+		json_object_set_new(
+			rollout, "soakUntilUsec", moment(s->manager, rollout_soak_end(&s->core)));
+		json_object_set_new(rollout, "verify", verify_json(s));
+	}
+	return rollout;
 }
 
 json_t *control_json_progress(
@@ -268,17 +343,12 @@ json_t *control_json_rolled_back(
 		control_json_text(known ? f->output : NULL));
 }
 
-static json_t *generations_json(struct manager_service *s, bool count)
+static json_t *generations_json(struct manager_service *s)
 {
-	struct connections connections = {0};
 	json_t *array = json_array();
 
-	if (count && s->core.n_generations > 0)
-		connections_look(s, &connections);
 	for (size_t i = 0; array && i < s->core.n_generations; i++)
-		json_array_append_new(array,
-			generation_json(s, s->core.generations[i], count ? &connections : NULL));
-	connections_done(&connections);
+		json_array_append_new(array, generation_json(s, s->core.generations[i]));
 	return array;
 }
 
@@ -292,7 +362,7 @@ static json_t *listeners_json(const struct manager_service *s)
 	return array;
 }
 
-json_t *control_json_service_counted(struct manager_service *s, bool count)
+json_t *control_json_service(struct manager_service *s)
 {
 	const struct generation *current = service_generation(&s->core, s->core.current);
 	unsigned wanted = current	  ? current->wanted
@@ -302,27 +372,46 @@ json_t *control_json_service_counted(struct manager_service *s, bool count)
 
 	/* What cannot be looked at is not known to differ. */
 	(void)manager_service_pending(s, &pending);
-	return json_pack("{s:s, s:s, s:o, s:i, s:b, s:b, s:o, s:b, s:o, s:o, s:o, s:o}", "name",
-		s->name, "state", service_state_to_string(service_state(&s->core)), "generation",
-		integer_unless(s->core.current == 0, s->core.current), "workersWanted", (int)wanted,
-		"scaled", s->scaled > 0, "healthy", service_is_healthy(&s->core), "rollout",
-		control_json_rollout(s), "queued", s->queued.config != NULL, "pending",
-		strings(pending), "lastFailure", failure_json(&s->failure), "generations",
-		generations_json(s, count), "listeners", listeners_json(s));
+	return json_pack("{s:s, s:s, s:o, s:i, s:b, s:b, s:o, s:b, s:o, s:o, s:o, s:o, s:o}",
+		"name", s->name, "state", service_state_to_string(service_state(&s->core)),
+		"generation", integer_unless(s->core.current == 0, s->core.current),
+		"workersWanted", (int)wanted, "scaled", s->scaled > 0, "healthy",
+		service_is_healthy(&s->core), "rollout", control_json_rollout(s), "queued",
+		s->queued.config != NULL, "pending", strings(pending), "previewFrom",
+		control_json_text(s->config->upgrade.preview_from), "lastFailure",
+		failure_json(&s->failure), "generations", generations_json(s), "listeners",
+		listeners_json(s));
 }
 
-json_t *control_json_service(struct manager_service *s)
+static json_t *traffic_json(const struct manager_service *s)
 {
-	return control_json_service_counted(s, false);
+	json_t *array = json_array();
+
+	for (size_t i = 0; array && i < s->core.n_generations; i++) {
+		const struct generation *g = s->core.generations[i];
+		int n = connections_of_generation(s, g->number);
+		json_t *one = json_pack("{s:i, s:o, s:o}", "generation", (int)g->number, "traffic",
+			share(g->weight), "connections",
+			integer_unless(n < 0, (uint64_t)MAX(n, 0)));
+
+		control_json_add_measured(one, s, g->number);
+		json_array_append_new(array, one);
+	}
+	return array;
 }
 
 json_t *control_json_event(const struct manager_event *e)
 {
-	return json_pack("{s:I, s:I, s:o, s:o, s:o, s:s, s:o}", "sequence", (json_int_t)e->sequence,
-		"atUsec", (json_int_t)e->at_usec, "service", control_json_text(e->service),
-		"generation", integer_unless(e->generation == 0, e->generation), "worker",
+	json_t *event = json_pack("{s:I, s:I, s:o, s:o, s:o, s:s, s:o}", "sequence",
+		(json_int_t)e->sequence, "atUsec", (json_int_t)e->at_usec, "service",
+		control_json_text(e->service), "generation",
+		integer_unless(e->generation == 0, e->generation), "worker",
 		integer_unless(e->worker == NO_WORKER, e->worker), "event", e->event, "message",
 		control_json_text(e->message));
+
+	if (event && e->traffic_of)
+		json_object_set_new(event, "traffic", traffic_json(e->traffic_of));
+	return event;
 }
 
 json_t *control_json_problems(const struct config_problems *p)

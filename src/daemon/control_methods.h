@@ -27,6 +27,11 @@ int control_no_such_service(struct manager *m, struct control_call *call, const 
 int control_invalid_configuration(struct manager *m, struct control_call *call,
 	const struct config_problems *problems, const struct error *error);
 
+/* An array of SocketOption: those that were asked for or are not as by default. Owned by the
+ * caller.
+ */
+json_t *control_json_options(const struct listener *l);
+
 /* control_json.c: owned by the caller; NULL: out of memory */
 json_t *control_json_text(const char *s); /* NULL gives null; what is not UTF-8 is made printable */
 json_t *control_json_changes(const struct plan *plan);
@@ -37,5 +42,14 @@ json_t *control_json_progress(
 /* The parameters of RolledBack for that generation's failure. */
 json_t *control_json_rolled_back(
 	const struct manager_service *s, unsigned generation, enum reason reason);
-/* count: connections too, which takes a look at every connection of the machine. */
-json_t *control_json_service_counted(struct manager_service *s, bool count);
+/* "measured" and "measuredOf" of that generation, null where they are not known. */
+void control_json_add_measured(
+	json_t *object, const struct manager_service *s, unsigned generation);
+
+/* control_list.c: List, which waits a moment for connections to be counted. */
+int control_list(struct manager *m, struct manager_service *s, struct control_call *call,
+	json_t *parameters);
+/* A count has ended: those that waited for it alone get their answer. */
+void control_list_counted(struct manager *m);
+/* The daemon ends. */
+void control_list_done(struct manager *m);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What `workers: auto` means: the CPUs this process may use, by its affinity (sched_setaffinity(2))
- * and by its control group's quota (cpu.max of cgroup v2, cpu.cfs_quota_us of v1), rounded up. */
+/* Which CPUs there are for workers. What `workers: auto` means: the CPUs this process may use, by
+ * its affinity (sched_setaffinity(2)) and by its control group's quota (cpu.max of cgroup v2,
+ * cpu.cfs_quota_us of v1), rounded up. */
 #include <sched.h>
 
 #include "daemon/manager.h"
@@ -62,6 +63,39 @@ static unsigned quota(void)
 			return (unsigned)((allowed + period - 1) / period);
 	}
 	return 0;
+}
+
+void manager_cpus(struct cpu_set *ret)
+{
+	cpu_set_t set;
+
+	*ret = (struct cpu_set){0};
+	if (sched_getaffinity(0, sizeof(set), &set) < 0)
+		CPU_ZERO(&set); /* more CPUs than we can name */
+	for (unsigned cpu = 0; cpu < CPU_SETSIZE && cpu < CPU_SET_MAX; cpu++)
+		if (CPU_ISSET(cpu, &set))
+			cpu_set_add(ret, cpu);
+}
+
+bool manager_cpus_of_worker(const struct service_config *c, unsigned index, struct cpu_set *ret)
+{
+	struct cpu_set own;
+
+	switch (c->cpu_affinity) {
+	case CPU_AFFINITY_NONE:
+		return false;
+	case CPU_AFFINITY_PER_WORKER:
+		manager_cpus(&own);
+		if (cpu_set_count(&own) == 0)
+			return false;
+		*ret = (struct cpu_set){0};
+		cpu_set_add(ret, cpu_set_nth(&own, index));
+		return true;
+	case CPU_AFFINITY_SET:
+		*ret = c->cpus;
+		return true;
+	}
+	return false;
 }
 
 unsigned manager_n_cpus(void)

@@ -367,6 +367,13 @@ void followers_progress(
 			tell(s, f, message);
 }
 
+void followers_traffic(struct manager_service *s)
+{
+	for (struct follower *f = s->followers; f; f = f->next)
+		if (f->kind == FOLLOW_ROLLOUT && f->generation == s->core.rollout.to)
+			tell(s, f, "");
+}
+
 void followers_rollout_started(struct manager_service *s, unsigned generation)
 {
 	/* What is still queued has not begun: this is somebody else's. */

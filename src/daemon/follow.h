@@ -45,6 +45,8 @@ void waiter_fail(struct waiter *w, const char *error, json_t *parameters_take);
 /* What report.c tells. worker: NO_WORKER where it is about none. */
 void followers_progress(
 	struct manager_service *s, unsigned generation, unsigned worker, const char *message);
+/* The numbers of the rollout have changed, and nothing else: a progress without words. */
+void followers_traffic(struct manager_service *s);
 void followers_rollout_started(struct manager_service *s, unsigned generation);
 void followers_rollout_ended(
 	struct manager_service *s, unsigned generation, enum reason reason, const char *message);

@@ -4,6 +4,9 @@
  * among all members, idle lanes included. */
 #include "daemon/listener_internal.h"
 
+#include "daemon/listener_inherit.h"
+#include "daemon/listener_options.h"
+#include "daemon/listener_refused.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
 #include "daemon/state_save.h"
@@ -12,10 +15,10 @@
 #include "sys/sockdiag.h"
 #include "sys/user.h"
 
-/* Both lanes are made at the start, with the uid the group needs. */
-enum { LANES_AT_START = 2 };
 /* Of sockets that are about to be closed. */
 enum { LANE_DISCARDED = UINT32_MAX - 1 };
+/* Of an inherited socket that cannot be used for now: it keeps its place, and nobody gets it. */
+enum { LANE_PUT_ASIDE = UINT32_MAX - 3 };
 
 bool listener_lane_is_per_worker(const struct listener *l, unsigned lane)
 {
@@ -27,15 +30,18 @@ char *listener_address(const struct listener *l)
 	return address_format(&l->config.address);
 }
 
-static void options_of(const struct listener_config *c, struct listen_options *ret)
+static void options_of(const struct listener *l, struct listen_options *ret)
 {
+	const struct listener_config *c = &l->config;
+
+	l->sockopts->refused = SIZE_MAX;
 	*ret = (struct listen_options){
 		.blocking = true,
 		.backlog = c->backlog,
 		.v6only = c->v6only,
-		.nodelay = c->nodelay,
-		.rcvbuf = c->rcvbuf,
-		.sndbuf = c->sndbuf,
+		.options = l->sockopts->list,
+		.n_options = l->sockopts->n,
+		.ret_refused = &l->sockopts->refused,
 		.mode = c->mode,
 		.mode_set = c->mode_set,
 		.owner = (uid_t)-1,
@@ -62,56 +68,9 @@ static int resolve_owner(
 	return 0;
 }
 
-/* "; held by nginx (pid 812)", or by a uid when the process may not be looked at. Empty when nobody
- * is found. */
-static char *describe_holder(const struct listener *l)
+int listener_keep_socket(struct listener *l, unsigned lane, unsigned slot, int *fd_take)
 {
-	_cleanup_free_ struct sockdiag_listener *list = NULL;
-	int nl = l->service->manager->sockdiag_fd;
-	size_t n = 0;
-
-	if (nl < 0 || address_is_unix(&l->config.address) ||
-		sockdiag_listeners(nl, address_port(&l->config.address), &list, &n) < 0)
-		return strdup("");
-	for (size_t i = 0; i < n; i++) {
-		_cleanup_free_ char *name = NULL;
-		pid_t pid;
-
-		if (!address_overlaps(
-			    &l->config.address, l->config.v6only, &list[i].address, false))
-			continue;
-		if (process_find_socket_holder(list[i].inode, &pid) >= 0 &&
-			process_name(pid, &name) >= 0)
-			return xasprintf("; held by %s (pid %d)", name, (int)pid);
-		name = user_name_of(list[i].uid);
-		return xasprintf("; held by a process of user %s", name ? name : "?");
-	}
-	return strdup("");
-}
-
-static int bind_error(const struct listener *l, int r, struct error *ret_error)
-{
-	_cleanup_free_ char *address = listener_address(l), *holder = NULL;
-	const char *hint = "";
-
-	if (r == -EADDRINUSE)
-		holder = describe_holder(l);
-	else if (r == -EACCES && !address_is_unix(&l->config.address))
-		hint = "; a port below net.ipv4.ip_unprivileged_port_start needs "
-		       "CAP_NET_BIND_SERVICE";
-	else if (r == -EADDRNOTAVAIL)
-		hint = "; no interface has that address";
-	else if (r == -EEXIST)
-		hint = "; the path is there and is not a socket";
-	else if (r == -ENOENT)
-		hint = "; its directory must be there";
-	return error_set(ret_error, r, "%s: bind %s: %s%s%s", l->service->name,
-		address ? address : "?", strerror(-r), holder ? holder : "", hint);
-}
-
-int listener_keep_socket_take(struct listener *l, unsigned lane, unsigned slot, int *fd)
-{
-	int r = lanes_append(&l->lanes, lane, slot, *fd);
+	int *fd = fd_take, r = lanes_append(&l->lanes, lane, slot, *fd);
 
 	if (r < 0)
 		return r;
@@ -120,27 +79,47 @@ int listener_keep_socket_take(struct listener *l, unsigned lane, unsigned slot, 
 		(void)lanes_remove(&l->lanes, lane, slot, NULL);
 		return r;
 	}
-	(void)store_add(l->service->manager->store, STORED_LISTENER, *fd);
+	(void)store_add(l->service->manager->store,
+		*fd == l->inherited_fd ? STORED_INHERITED : STORED_LISTENER, *fd);
 	l->changed = true;
 	*fd = -1;
 	return 0;
 }
 
-static int add_member(struct listener *l, unsigned lane, unsigned slot)
+int listener_bind_member(struct listener *l)
 {
 	_cleanup_close_ int fd = -1;
 	struct listen_options o;
-	int r;
 
-	options_of(&l->config, &o);
+	if (listener_guard_catches(l))
+		return -EBUSY;
+	options_of(l, &o);
+	/* A group belongs to the user who made its first socket. */
+	if (l->inherited && l->inherited->uid != geteuid())
+		o.socket_uid = l->inherited->uid;
 	fd = listen_open_member(&l->config.address, &o);
 	if (fd < 0)
 		return fd;
-	r = listen_start(fd, o.backlog);
-	return r < 0 ? r : listener_keep_socket_take(l, lane, slot, &fd);
+	/* It may have come at the same moment. */
+	if (listener_guard_catches(l)) {
+		listen_shutdown_take(&fd);
+		return -EBUSY;
+	}
+	return TAKE_FD(fd);
 }
 
-static unsigned slots_at_start(const struct listener *l)
+int listener_add_member(struct listener *l, unsigned lane, unsigned slot)
+{
+	_cleanup_close_ int fd = listener_bind_member(l);
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = listen_start(fd, l->config.backlog);
+	return r < 0 ? r : listener_keep_socket(l, lane, slot, &fd);
+}
+
+unsigned listener_slots_at_start(const struct listener *l)
 {
 	return l->config.sockets == SOCKETS_PER_WORKER ? MAX(1u, l->service->config->workers) : 1;
 }
@@ -155,21 +134,20 @@ static int open_group(struct listener *l, unsigned lane)
 	struct listen_options o;
 	int r;
 
-	for (size_t i = 0; i < ARRAY_SIZE(l->per_worker_lanes); i++)
-		l->per_worker_lanes[i] = l->config.sockets == SOCKETS_PER_WORKER;
-	options_of(&l->config, &o);
+	options_of(l, &o);
 	fd = listen_open_first(&l->config.address, &o, &program);
 	if (fd < 0)
 		return fd;
 	r = listen_start(fd, o.backlog);
 	if (r >= 0)
-		r = listener_keep_socket_take(l, lane, 0, &fd);
-	for (unsigned slot = 1; r >= 0 && slot < slots_at_start(l); slot++)
-		r = add_member(l, lane, slot);
-	for (unsigned other = 0; r >= 0 && other < LANES_AT_START; other++)
-		for (unsigned slot = 0; other != lane && r >= 0 && slot < slots_at_start(l); slot++)
-			r = add_member(l, other, slot);
-	return r;
+		r = listener_keep_socket(l, lane, 0, &fd);
+	for (unsigned slot = 1; r >= 0 && slot < listener_slots_at_start(l); slot++)
+		r = listener_add_member(l, lane, slot);
+	for (unsigned other = 0; r >= 0 && other < LISTENER_LANES_AT_START; other++)
+		for (unsigned slot = 0;
+			other != lane && r >= 0 && slot < listener_slots_at_start(l); slot++)
+			r = listener_add_member(l, other, slot);
+	return r < 0 ? r : listener_guard_settle(l, 1);
 }
 
 int listener_open_unix(const struct listener *l, struct error *ret_error)
@@ -177,7 +155,7 @@ int listener_open_unix(const struct listener *l, struct error *ret_error)
 	struct listen_options o;
 	int r;
 
-	options_of(&l->config, &o);
+	options_of(l, &o);
 	r = resolve_owner(&l->config, &o, ret_error);
 	return r < 0 ? r : listen_open_unix(&l->config.address, &o);
 }
@@ -196,13 +174,30 @@ static int open_held(struct listener *l, struct error *ret_error)
 		if (r == -EOPNOTSUPP || r == -EINVAL)
 			r = 0; /* an abstract name has no path */
 	} else {
-		options_of(&l->config, &o);
+		options_of(l, &o);
 		fd = listen_open_first(&l->config.address, &o, NULL);
 		if (fd < 0)
 			return fd;
+		/* Without lanes it needs no other member, and nothing would keep connections from a
+		 * stranger; after listen(2) it would be too late. Multicast is for several. */
+		if (!listener_held_by_options(&l->config) &&
+			!socket_options_find(&l->config.options, OPTION_REUSEPORT))
+			(void)listen_leave_group(fd);
 		r = listen_start(fd, o.backlog);
 	}
-	return r < 0 ? r : listener_keep_socket_take(l, 0, 0, &fd);
+	return r < 0 ? r : listener_keep_socket(l, 0, 0, &fd);
+}
+
+const char *listener_held_by_options(const struct listener_config *c)
+{
+	const struct address *a = &c->address;
+
+	if (c->options.n_groups > 0 || (a->kind == ADDRESS_UDP && address_is_multicast(a)))
+		return "multicast reaches all sockets of an address, it cannot be divided";
+	if (socket_options_spread(&c->options) ||
+		(a->kind == ADDRESS_UDP && address_is_broadcast(a)))
+		return "broadcasts reach all sockets of an address, they cannot be divided";
+	return NULL;
 }
 
 void listener_choose_kind(struct listener *l, bool may_group)
@@ -215,7 +210,30 @@ void listener_choose_kind(struct listener *l, bool may_group)
 	else if (!may_group)
 		l->held_reason = "socket groups do not behave as expected on this kernel";
 	else
+		l->held_reason = listener_held_by_options(&l->config);
+	if (!l->held_reason)
 		l->kind = LISTENER_GROUP;
+}
+
+static int open_own(struct listener *l, bool may_group, unsigned lane, struct error *ret_error)
+{
+	listener_choose_kind(l, may_group);
+	return l->kind == LISTENER_GROUP ? open_group(l, lane) : open_held(l, ret_error);
+}
+
+static int open_inherited(
+	struct listener *l, bool may_group, unsigned lane, struct error *ret_error)
+{
+	int r = inherit_take(l, ret_error);
+
+	if (r < 0)
+		return r;
+	/* Now that its family is known; and when it is there, it is told. */
+	listener_options_update(l, &l->config);
+	r = inherit_open(l, lane, may_group);
+	if (r >= 0)
+		listener_options_update(l, &l->config);
+	return r;
 }
 
 int listener_open(struct manager_service *s, const struct listener_config *c, unsigned id,
@@ -225,26 +243,29 @@ int listener_open(struct manager_service *s, const struct listener_config *c, un
 	struct listener *l;
 	int r;
 
-	if (c->inherited)
-		return error_set(ret_error, -EOPNOTSUPP,
-			"%s: listener %s: inherit is not supported by this version", s->name,
-			c->name);
 	l = calloc(1, sizeof(*l));
-	if (!l || listener_config_copy(c, &l->config) < 0) {
+	if (!l || listener_config_copy(c, &l->config) < 0 ||
+		listener_sockopts_new(c, &l->sockopts) < 0) {
+		if (l)
+			listener_config_done(&l->config);
 		free(l);
 		return error_set(ret_error, -ENOMEM, "%s: out of memory", s->name);
 	}
 	l->config.place.file = NULL;
 	l->service = s;
 	l->id = id;
-	l->hangups_fd = -1;
-	listener_choose_kind(l, may_group);
-	r = l->kind == LISTENER_GROUP ? open_group(l, lane) : open_held(l, &detail);
+	l->hangups_fd = l->inherited_fd = -1;
+	for (size_t i = 0; i < ARRAY_SIZE(l->per_worker_lanes); i++)
+		l->per_worker_lanes[i] = l->config.sockets == SOCKETS_PER_WORKER;
+	r = c->inherited ? open_inherited(l, may_group, lane, &detail)
+			 : open_own(l, may_group, lane, &detail);
 	if (r < 0) {
-		if (detail.code)
+		if (detail.code && c->inherited)
+			error_set(ret_error, r, "%s", error_message(&detail));
+		else if (detail.code)
 			error_set(ret_error, r, "%s: %s", s->name, error_message(&detail));
 		else
-			bind_error(l, r, ret_error);
+			listener_refused(l, r, ret_error);
 		listener_close(l);
 		return r;
 	}
@@ -254,41 +275,68 @@ int listener_open(struct manager_service *s, const struct listener_config *c, un
 	return 0;
 }
 
-struct listener *listener_close(struct listener *l)
+void listener_close_sockets(struct listener *l)
 {
-	struct store *store;
-	bool detached;
-
-	if (!l)
-		return NULL;
-	store = l->service->manager->store;
-	detached = l->service->manager->detached;
-	/* While the socket is open no other can have its inode number. */
-	if (l->ino != 0 && !detached)
-		(void)listen_unlink(&l->config.address, l->dev, l->ino);
 	for (size_t i = 0; i < l->lanes.n; i++) {
 		int fd = l->lanes.sockets[i].fd;
-		listener_watch_drop(l, fd);
-		if (detached) {
-			close_fd(fd);
+
+		if (fd < 0)
 			continue;
-		}
-		store_drop(store, fd);
+		listener_watch_drop(l, fd);
+		store_drop(l->service->manager->store, fd);
 		/* Whoever still holds it loses it too: a descriptor left behind would keep
 		 * swallowing its share. */
+		if (l->inherited && fd == l->inherited_fd)
+			continue;
 		if (address_is_unix(&l->config.address))
 			close_fd(fd);
 		else
 			listen_shutdown_take(&fd);
 	}
-	/* The address is free when this is over, also for us. */
-	if (l->lanes.n > 0 && !detached)
-		store_barrier(store);
 	lanes_done(&l->lanes);
+}
+
+/* To the next daemon, which gets them from the keeper as they are. */
+static void leave_sockets(struct listener *l)
+{
+	for (size_t i = 0; i < l->lanes.n; i++) {
+		int fd = l->lanes.sockets[i].fd;
+
+		if (fd < 0)
+			continue;
+		listener_watch_drop(l, fd);
+		close_fd(fd);
+	}
+	lanes_done(&l->lanes);
+	listener_guard_leave(l);
+}
+
+struct listener *listener_close(struct listener *l)
+{
+	bool detached;
+
+	if (!l)
+		return NULL;
+	detached = l->service->manager->detached;
+	/* While the socket is open no other can have its inode number. */
+	if (l->ino != 0 && !detached)
+		(void)listen_unlink(&l->config.address, l->dev, l->ino);
+	if (detached) {
+		leave_sockets(l);
+	} else {
+		inherit_steer_back(l);
+		listener_guard_done(l);
+		listener_close_sockets(l);
+		inherit_give_back(l);
+		/* The address is free when this is over, also for us. */
+		store_barrier(l->service->manager->store);
+	}
 	close_fd(l->hangups_fd);
+	free(l->held_text);
 	free(l->watches);
 	free(l->rules);
 	listener_config_done(&l->config);
+	listener_sockopts_free(l->sockopts);
 	free(l);
 	return NULL;
 }
@@ -303,7 +351,7 @@ int listener_socket(const struct listener *l, unsigned lane, unsigned slot)
 	return socket ? socket->fd : -1;
 }
 
-static bool lane_has_share(const struct listener *l, unsigned lane)
+bool listener_lane_has_share(const struct listener *l, unsigned lane)
 {
 	struct lane_share shares[CONFIG_GENERATIONS_MAX + 2];
 	size_t n = service_shares(&l->service->core, UINT64_C(1) << l->id, shares);
@@ -314,28 +362,6 @@ static bool lane_has_share(const struct listener *l, unsigned lane)
 	return false;
 }
 
-/* The last member moves into the place of the one that leaves, at once, while the program still
- * names the old order: it must be one without a share. */
-static void remove_socket(struct listener *l, unsigned lane, unsigned slot)
-{
-	const struct lane_socket *socket = lanes_find(&l->lanes, lane, slot);
-	int fd;
-
-	if (!socket)
-		return;
-	fd = socket->fd;
-	listener_watch_drop(l, fd);
-	store_drop(l->service->manager->store, fd);
-	listen_shutdown_take(&fd);
-	/* A datagram socket keeps its place until the keeper has closed it as well. */
-	if (l->config.address.kind == ADDRESS_UDP)
-		store_barrier(l->service->manager->store);
-	(void)lanes_remove(&l->lanes, lane, slot, NULL);
-	/* Of two that left nobody could tell later which one was first. */
-	l->changed = true;
-	state_save_service(l->service);
-}
-
 static void rename_lane(struct listener *l, unsigned from, unsigned to)
 {
 	l->changed = true;
@@ -344,19 +370,88 @@ static void rename_lane(struct listener *l, unsigned from, unsigned to)
 			l->lanes.sockets[i].lane = to;
 }
 
+/* The last member moves into the place of the one that leaves, at once, while the program still
+ * names the old order: it must be one without a share. */
+static void remove_socket(struct listener *l, unsigned lane, unsigned slot)
+{
+	struct lane_socket *socket = lanes_find(&l->lanes, lane, slot);
+	int fd;
+
+	if (!socket)
+		return;
+	fd = socket->fd;
+	if (l->inherited && fd == l->inherited_fd) {
+		socket->lane = LANE_PUT_ASIDE;
+		return;
+	}
+	/* Who takes over from us must know who is behind it, and of two that left nobody could tell
+	 * later which one was first. */
+	if (l->changed)
+		state_save_service(l->service);
+	listener_watch_drop(l, fd);
+	store_drop(l->service->manager->store, fd);
+	listen_shutdown_take(&fd);
+	/* Where a datagram socket does not leave when it is connected, it keeps its place until the
+	 * keeper has closed it as well. */
+	if (l->config.address.kind == ADDRESS_UDP && !l->service->manager->connected_leaves)
+		store_barrier(l->service->manager->store);
+	(void)lanes_remove(&l->lanes, lane, slot, NULL);
+	l->changed = true;
+	state_save_service(l->service);
+}
+
+int listener_replace_socket(struct listener *l, unsigned lane, unsigned slot, bool left)
+{
+	struct lane_socket *old;
+	size_t mark;
+	int r;
+
+	/* Who is there now was there before the change. */
+	listener_guard_look(l);
+	mark = l->lanes.n;
+	old = lanes_find(&l->lanes, lane, slot);
+	if (!old)
+		return -ENOENT;
+	if (left && l->inherited && old->fd == l->inherited_fd) {
+		/* Nothing brings it back; it is for whoever gave it to us to make another. */
+		listener_watch_drop(l, old->fd);
+		store_drop(l->service->manager->store, old->fd);
+		(void)lanes_remove(&l->lanes, lane, slot, NULL);
+		r = listener_add_member(l, lane, slot);
+	} else if (left) {
+		remove_socket(l, lane, slot);
+		r = listener_add_member(l, lane, slot);
+	} else {
+		old->lane = LANE_DISCARDED;
+		r = listener_add_member(l, lane, slot);
+		if (r >= 0)
+			r = listener_guard_settle(l, mark);
+		if (r < 0)
+			rename_lane(l, LANE_DISCARDED, lane);
+		else
+			remove_socket(l, LANE_DISCARDED, slot);
+	}
+	listener_guard_look(l);
+	listener_steer(l);
+	return r;
+}
+
 /* Other sockets for a lane without a share. As many new ones join as old ones leave afterwards: so
  * it is always a new one that moves, and whatever has a share stays where it is. */
 static int replace_sockets(struct listener *l, unsigned lane)
 {
 	unsigned n = lanes_slots(&l->lanes, lane), made;
+	size_t mark = l->lanes.n;
 	int r = 0;
 
 	rename_lane(l, lane, LANE_DISCARDED);
 	for (made = 0; made < n; made++) {
-		r = add_member(l, lane, made);
+		r = listener_add_member(l, lane, made);
 		if (r < 0)
 			break;
 	}
+	if (r >= 0)
+		r = listener_guard_settle(l, mark);
 	if (r < 0) {
 		/* Back from the end: nothing moves. */
 		while (made-- > 0)
@@ -364,34 +459,71 @@ static int replace_sockets(struct listener *l, unsigned lane)
 		rename_lane(l, LANE_DISCARDED, lane);
 		return r;
 	}
-	state_save_service(l->service);
 	while (n-- > 0)
 		remove_socket(l, LANE_DISCARDED, n);
 	return 0;
+}
+
+static void swap_lanes(struct listener *l, unsigned a, unsigned b)
+{
+	for (size_t i = 0; i < l->lanes.n; i++) {
+		unsigned *lane = &l->lanes.sockets[i].lane;
+
+		if (*lane == a || *lane == b)
+			*lane = *lane == a ? b : a;
+	}
+	for (size_t i = 0; i < l->n_watches; i++) {
+		unsigned *lane = &l->watches[i]->lane;
+
+		if (*lane == a || *lane == b)
+			*lane = *lane == a ? b : a;
+	}
+}
+
+/* Who came before us waits in the inherited socket: it is for the first generation that is to serve
+ * the listener, whatever its lane. */
+static void place_inherited(struct listener *l, unsigned lane)
+{
+	unsigned from = lane;
+
+	if (!l->inherited || l->inherited_placed)
+		return;
+	l->inherited_placed = l->changed = true;
+	for (size_t i = 0; i < l->lanes.n; i++)
+		if (l->lanes.sockets[i].fd == l->inherited_fd)
+			from = l->lanes.sockets[i].lane;
+	if (from != lane)
+		swap_lanes(l, from, lane);
 }
 
 int listener_prepare_lane(struct listener *l, unsigned lane, unsigned n_workers, bool per_worker,
 	struct error *ret_error)
 {
 	unsigned wanted = per_worker ? n_workers : 1;
+	size_t mark;
 	int r = 0;
 
 	if (lane >= ARRAY_SIZE(l->dirty_lanes))
-		return bind_error(l, -ERANGE, ret_error);
+		return listener_refused(l, -ERANGE, ret_error);
 	l->changed |= l->per_worker_lanes[lane] != per_worker || l->dirty_lanes[lane];
 	l->per_worker_lanes[lane] = per_worker;
+	place_inherited(l, lane);
+	listener_guard_look(l);
 	/* With a share there may be connections in its queues. */
-	if (l->dirty_lanes[lane] && !lane_has_share(l, lane)) {
+	if (l->dirty_lanes[lane] && !listener_lane_has_share(l, lane)) {
 		r = replace_sockets(l, lane);
 		l->dirty_lanes[lane] = r < 0;
 	}
 	/* What is more than wanted stays: it is not named by the program, and closing it would move
 	 * others. */
+	mark = l->lanes.n;
 	for (unsigned slot = 0; r >= 0 && slot < wanted; slot++)
 		if (!lanes_find(&l->lanes, lane, slot))
-			r = add_member(l, lane, slot);
+			r = listener_add_member(l, lane, slot);
+	if (r >= 0)
+		r = listener_guard_settle(l, mark);
 	if (r < 0)
-		return bind_error(l, r, ret_error);
+		return listener_refused(l, r, ret_error);
 	listener_steer(l);
 	return 0;
 }
@@ -426,6 +558,12 @@ void listener_update(struct listener *l, const struct listener_config *c)
 	if (listener_config_copy(c, &copy) < 0)
 		return;
 	copy.place.file = NULL;
+	if (l->inherited) {
+		copy.address = l->inherited->address;
+		if (copy.backlog == CONFIG_BACKLOG_DEFAULT && l->inherited->queue_max > 0)
+			copy.backlog = l->inherited->queue_max;
+	}
+	listener_options_update(l, &copy);
 	listener_config_done(&l->config);
 	l->config = copy;
 	l->changed = true;

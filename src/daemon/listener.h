@@ -10,10 +10,13 @@
 #include "core/lanes.h"
 #include "core/service.h"
 #include "core/steering.h"
+#include "daemon/listener_guard.h"
 
 enum listener_kind { LISTENER_GROUP, LISTENER_HELD };
 
+struct activation_socket;
 struct manager_service;
+struct listener_sockopts;
 
 /* A source rule that is wanted for now: a probe, or preview_from. */
 struct listener_rule {
@@ -29,6 +32,7 @@ struct listener_watch {
 	struct listener *listener;
 	int fd;
 	unsigned lane, slot;
+	unsigned dropped; /* by the kernel, when it was looked at last */
 	sd_event_source *source;
 };
 
@@ -37,7 +41,8 @@ struct listener {
 	unsigned id; /* its bit in masks is 1 << id */
 	struct listener_config config;
 	enum listener_kind kind;
-	const char *held_reason;	 /* static text; NULL for a group */
+	const char *held_reason;	 /* static text, or held_text; NULL for a group */
+	char *held_text;		 /* that an earlier daemon found; else NULL */
 	struct lanes lanes;		 /* group: every socket; held: one entry */
 	struct listener_watch **watches; /* one per socket, in no order */
 	size_t n_watches, watches_capacity;
@@ -47,15 +52,26 @@ struct listener {
 	unsigned next_rule;
 	dev_t dev; /* Unix: of the path */
 	ino_t ino;
-	uint64_t resets;			      /* stragglers that had to be reset */
+	struct listener_sockopts *sockopts; /* what each socket is told (listener_options.h) */
+	uint64_t resets;		    /* stragglers that had to be reset */
 	bool dirty_lanes[CONFIG_GENERATIONS_MAX + 2]; /* to be replaced before use */
 	/* As the generation in that lane was given them: the configuration may have changed since.
 	 */
 	bool per_worker_lanes[CONFIG_GENERATIONS_MAX + 2];
-	bool steer_failed;    /* reported already */
-	bool changed;	      /* since it was saved */
-	uint64_t warned_usec; /* the last warning of a kind that could come often */
+	struct listener_guard guard; /* strangers, and against them */
+	bool steer_failed;	     /* reported already */
+	bool changed;		     /* since it was saved */
+	uint64_t warned_usec;	     /* the last warning of a kind that could come often */
+	uint64_t dropped;	     /* by the kernel, of all its sockets */
+	uint64_t warned_drops_usec;
+	/* listener_inherit.c */
+	struct activation_socket *inherited; /* in the manager's list; NULL: our own */
+	int inherited_fd;		     /* a duplicate of ours; also one of lanes' */
+	bool inherited_placed;		     /* in the lane of the first generation that uses it */
+	bool came_grouped;		     /* how it came */
+	int came_flags;
 };
+enum { LISTENER_LANES_AT_START = 2 }; /* made at the start, with the uid the group needs */
 
 /* Bind (both lanes for a group) and listen; new connections wait in lane `lane`. Errors say who
  * holds the port. may_group false: held (the kernel's self-test failed). */
@@ -95,6 +111,26 @@ int listener_watch_add(struct listener *l, int fd);
 void listener_watch_drop(struct listener *l, int fd);
 /* May we warn now? At most once a minute. */
 bool listener_may_warn(struct listener *l);
+bool listener_may_warn_again(const struct listener *l, uint64_t *warned_usec);
+/* For listener_inherit.c and listener_datagram.c. Why options make it one that cannot be steered
+ * (static text), or NULL. */
+const char *listener_held_by_options(const struct listener_config *c);
+unsigned listener_slots_at_start(const struct listener *l);
+/* A socket that may join the group, bound; not listening, and a UDP one joined. fd or -errno. */
+int listener_bind_member(struct listener *l);
+int listener_keep_socket(struct listener *l, unsigned lane, unsigned slot, int *fd_take);
+int listener_add_member(struct listener *l, unsigned lane, unsigned slot);
+/* Another socket in the place of one that became useless. left: the kernel has taken that one out
+ * of the group already. */
+int listener_replace_socket(struct listener *l, unsigned lane, unsigned slot, bool left);
+bool listener_lane_has_share(const struct listener *l, unsigned lane);
+/* All but the inherited one, which is only let go. */
+void listener_close_sockets(struct listener *l);
+/* listener_datagram.c: a UDP socket that a worker has shut down or connected, for all who hold it.
+ * True: the sockets are others now. */
+bool listener_mend_datagram(struct listener *l, int fd);
+/* Look at what the kernel has dropped; warn when it grew. The sum since the sockets were made. */
+uint64_t listener_look_at_drops(struct listener *l);
 /* A Unix socket at the listener's path, with the owner and mode that are wanted: the fd, or -errno,
  * with a message when it is about the owner. */
 int listener_open_unix(const struct listener *l, struct error *ret_error);

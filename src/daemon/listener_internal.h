@@ -6,5 +6,3 @@
 
 /* By its configuration; held_reason is set where it is held. */
 void listener_choose_kind(struct listener *l, bool may_group);
-/* It has begun to listen: into the model, the event loop and the keeper's store. */
-int listener_keep_socket_take(struct listener *l, unsigned lane, unsigned slot, int *fd);

@@ -3,7 +3,9 @@
  * says in which order the kernel has them. */
 #include <sys/syscall.h>
 
+#include "daemon/listener_inherit.h"
 #include "daemon/listener_internal.h"
+#include "daemon/listener_options.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
 #include "daemon/restore.h"
@@ -73,6 +75,8 @@ static int take_socket(const struct listener *l, unsigned lane, unsigned slot, u
 	struct store *store = l->service->manager->store;
 	int fd = store_take(store, STORED_LISTENER, number);
 
+	if (fd < 0)
+		fd = store_take(store, STORED_INHERITED, number);
 	if (fd >= 0 && is_right(l, fd))
 		return fd;
 	store_drop(store, fd);
@@ -100,56 +104,18 @@ static int load_sockets(struct listener *l, const json_t *list)
 		if (json_array_size(entry) != 3 || lane < 0 || lane > UINT32_MAX || slot < 0 ||
 			slot > CONFIG_WORKERS_MAX || number < 0 || number > UINT32_MAX)
 			return -EBADMSG;
+		if (lane == LANES_OTHER) {
+			r = lanes_append_other(&l->lanes);
+			if (r < 0)
+				return r;
+			continue;
+		}
 		fd = take_socket(l, (unsigned)lane, (unsigned)slot, (unsigned)number);
 		r = lanes_append(&l->lanes, (unsigned)lane, (unsigned)slot, fd);
 		if (r < 0) {
 			close_fd(fd);
 			return r == -EEXIST ? -EBADMSG : r;
 		}
-	}
-	return 0;
-}
-
-/* Those that were closed or shut down left the kernel's array while nobody kept the model. When it
- * was more than one, in which order is not known: the model's is as good as any, and matters only
- * where each worker has a socket of its own. */
-static void update_model(struct listener *l)
-{
-	for (size_t i = 0; i < l->lanes.n;) {
-		struct lane_socket socket = l->lanes.sockets[i];
-		struct listen_state state;
-
-		if (socket.fd >= 0 &&
-			(address_is_unix(&l->config.address) ||
-				(listen_query(socket.fd, &state) >= 0 && state.accepting))) {
-			i++;
-			continue;
-		}
-		(void)lanes_remove(&l->lanes, socket.lane, socket.slot, NULL);
-		l->changed = true;
-		if (socket.fd < 0)
-			continue;
-		store_drop(l->service->manager->store, socket.fd);
-		log_warning("%s: a socket of listener %s was shut down while no daemon was there; "
-			    "what waited in its queue was reset",
-			l->service->name, l->config.name);
-		if (listen_start(socket.fd, l->config.backlog) < 0 ||
-			listener_keep_socket_take(l, socket.lane, socket.slot, &socket.fd) < 0)
-			close_fd(socket.fd);
-	}
-}
-
-static int watch_sockets(struct listener *l)
-{
-	for (size_t i = 0; i < l->lanes.n; i++) {
-		bool watched = false;
-		int r;
-
-		for (size_t k = 0; k < l->n_watches && !watched; k++)
-			watched = l->watches[k]->fd == l->lanes.sockets[i].fd;
-		r = watched ? 0 : listener_watch_add(l, l->lanes.sockets[i].fd);
-		if (r < 0)
-			return r;
 	}
 	return 0;
 }
@@ -164,6 +130,21 @@ static void load_lanes(const json_t *list, bool *ret, size_t n)
 	}
 }
 
+/* As it was made, whatever this daemon would make of it. */
+static void choose_kind(struct listener *l, const json_t *value)
+{
+	const char *held = json_string_value(json_object_get(value, "held"));
+
+	if (state_get_bool(value, "group")) {
+		l->kind = LISTENER_GROUP;
+		return;
+	}
+	listener_choose_kind(l, false);
+	l->held_text = held ? strdup(held) : NULL;
+	if (l->held_text)
+		l->held_reason = l->held_text;
+}
+
 static int load(struct listener *l, const json_t *value)
 {
 	int r = state_load(
@@ -171,21 +152,125 @@ static int load(struct listener *l, const json_t *value)
 
 	if (r < 0)
 		return r;
-	if (!l->config.name)
+	if (!l->config.name || l->config.address.len == 0)
 		return -EBADMSG;
-	listener_choose_kind(l, true);
-	/* As it was made, whatever this daemon's self-test says. */
-	if (!state_get_bool(value, "group") && l->kind == LISTENER_GROUP) {
-		l->kind = LISTENER_HELD;
-		l->held_reason = "socket groups did not behave as expected when it was made";
-	}
+	r = listener_sockopts_new(&l->config, &l->sockopts);
+	if (r < 0)
+		return r;
+	choose_kind(l, value);
 	load_lanes(json_object_get(value, "dirty"), l->dirty_lanes, ARRAY_SIZE(l->dirty_lanes));
 	load_lanes(json_object_get(value, "per_worker"), l->per_worker_lanes,
 		ARRAY_SIZE(l->per_worker_lanes));
 	l->dev = state_get_u64(value, "dev");
 	l->ino = state_get_u64(value, "ino");
 	l->resets = state_get_u64(value, "resets");
-	return load_sockets(l, json_object_get(value, "sockets"));
+	l->dropped = state_get_u64(value, "dropped");
+	r = load_sockets(l, json_object_get(value, "sockets"));
+	if (r >= 0 && l->config.inherited)
+		r = inherit_restore(l, json_object_get(value, "inherited"));
+	return r < 0 ? r : listener_guard_restore(l, json_object_get(value, "strangers"));
+}
+
+int listener_restore(struct manager_service *s, unsigned id, const json_t *value)
+{
+	struct listener *l = calloc(1, sizeof(*l));
+	int r;
+
+	if (!l)
+		return -ENOMEM;
+	l->service = s;
+	l->id = id;
+	l->hangups_fd = l->inherited_fd = -1;
+	listener_config_init(&l->config);
+	r = load(l, value);
+	if (r < 0) {
+		listener_close(l);
+		return r;
+	}
+	s->listeners[id] = l;
+	return 0;
+}
+
+/* --- what became of it meanwhile ------------------------------------------ */
+
+static bool is_alive(const struct listener *l, int fd)
+{
+	struct listen_state state;
+
+	/* Whether a datagram socket was shut down is seen when it is watched: it keeps its place.
+	 */
+	return fd >= 0 && (l->config.address.kind != ADDRESS_TCP ||
+				  (listen_query(fd, &state) >= 0 && state.accepting));
+}
+
+/* Those that were closed or shut down left the kernel's array while nobody kept the model. */
+static size_t take_fallen(struct listener *l, struct lane_socket *ret)
+{
+	size_t n = 0, n_before = l->lanes.n;
+
+	for (size_t i = 0; i < l->lanes.n;) {
+		const struct lane_socket *socket = &l->lanes.sockets[i];
+
+		if (socket->lane == LANES_OTHER || is_alive(l, socket->fd)) {
+			i++;
+			continue;
+		}
+		ret[n] = *socket;
+		(void)lanes_remove(&l->lanes, ret[n].lane, ret[n].slot, NULL);
+		n++;
+	}
+	/* One that left, or all that were behind the others: then there is no doubt. */
+	if (n > 1 && l->lanes.n > 1 && l->kind == LISTENER_GROUP)
+		log_error("%s: %zu of the %zu sockets of listener %s were closed or shut down "
+			  "while no daemon was there; which of the others has which place can only "
+			  "be guessed; restart the service when it is convenient",
+			l->service->name, n, n_before, l->config.name);
+	return n;
+}
+
+static void update_model(struct listener *l)
+{
+	_cleanup_free_ struct lane_socket *fallen =
+		calloc(l->lanes.n + 1, sizeof(*fallen));
+	size_t n = fallen ? take_fallen(l, fallen) : 0;
+
+	l->changed |= n > 0;
+	for (size_t i = 0; i < n; i++) {
+		int fd = fallen[i].fd;
+
+		if (fd < 0)
+			continue;
+		store_drop(l->service->manager->store, fd);
+		log_warning("%s: a socket of listener %s was shut down while no daemon was there; "
+			    "what waited in its queue was reset",
+			l->service->name, l->config.name);
+		if (listen_start(fd, l->config.backlog) < 0 ||
+			listener_keep_socket(l, fallen[i].lane, fallen[i].slot, &fd) < 0)
+			close_fd(fd);
+	}
+}
+
+static int watch_sockets(struct listener *l)
+{
+	for (size_t i = 0; i < l->lanes.n; i++) {
+		bool watched = l->lanes.sockets[i].fd < 0;
+		int r;
+
+		for (size_t k = 0; k < l->n_watches && !watched; k++)
+			watched = l->watches[k]->fd == l->lanes.sockets[i].fd;
+		r = watched ? 0 : listener_watch_add(l, l->lanes.sockets[i].fd);
+		if (r < 0)
+			return r;
+	}
+	return listener_guard_watch(l);
+}
+
+static bool has_sockets(const struct listener *l)
+{
+	for (size_t i = 0; i < l->lanes.n; i++)
+		if (l->lanes.sockets[i].fd >= 0)
+			return true;
+	return false;
 }
 
 /* Nothing of it is left but its configuration. */
@@ -198,34 +283,28 @@ static struct listener *open_again(struct listener *l)
 	log_warning("%s: the sockets of listener %s were not in the keeper's store; they are made "
 		    "anew",
 		s->name, l->config.name);
+	s->listeners[l->id] = NULL;
 	if (listener_open(s, &l->config, l->id, s->manager->may_group, s->core.queue_lane, &fresh,
 		    &error) < 0)
 		log_error("%s", error_message(&error));
+	else
+		/* Whoever runs has the old ones, or none. */
+		s->holds_dead_socket = s->core.n_generations > 0;
 	l->ino = 0; /* the path is the new one's */
 	listener_close(l);
 	return fresh;
 }
 
-int listener_restore(struct manager_service *s, unsigned id, const json_t *value)
+int listener_restore_finish(struct listener *l)
 {
-	struct listener *l = calloc(1, sizeof(*l));
-	int r;
+	struct manager_service *s = l->service;
+	unsigned id = l->id;
 
-	if (!l)
-		return -ENOMEM;
-	l->service = s;
-	l->id = id;
-	l->hangups_fd = -1;
-	listener_config_init(&l->config);
-	r = load(l, value);
-	if (r >= 0)
-		update_model(l);
-	if (r >= 0)
-		r = watch_sockets(l);
-	if (r < 0) {
-		listener_close(l);
-		return r;
+	update_model(l);
+	if (!has_sockets(l)) {
+		s->listeners[id] = open_again(l);
+		return 0;
 	}
-	s->listeners[id] = l->lanes.n > 0 ? l : open_again(l);
-	return 0;
+	/* How much the kernel has dropped since is not known, but from now on. */
+	return watch_sockets(l);
 }

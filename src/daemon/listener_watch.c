@@ -14,14 +14,19 @@
 /* Connections reset in one go, so that a flood does not keep the loop. */
 enum { RESET_AT_ONCE = 64 };
 
-bool listener_may_warn(struct listener *l)
+bool listener_may_warn_again(const struct listener *l, uint64_t *warned_usec)
 {
 	uint64_t now = manager_now(l->service->manager);
 
-	if (l->warned_usec != 0 && now - l->warned_usec < WARN_EVERY_USEC)
+	if (*warned_usec != 0 && now - *warned_usec < WARN_EVERY_USEC)
 		return false;
-	l->warned_usec = now;
+	*warned_usec = now;
 	return true;
+}
+
+bool listener_may_warn(struct listener *l)
+{
+	return listener_may_warn_again(l, &l->warned_usec);
 }
 
 static struct lane_socket *socket_of(const struct listener *l, int fd)
@@ -75,6 +80,8 @@ static int revive(struct listener *l, int fd)
 
 	if (!socket)
 		return -ENOENT;
+	if (l->inherited && address_is_unix(&l->config.address))
+		return -EOPNOTSUPP; /* its path is not ours */
 	if (address_is_unix(&l->config.address))
 		return replace_unix(l);
 	lane = socket->lane;
@@ -117,8 +124,13 @@ static size_t take_fallen(struct listener *l, struct lane_socket *ret)
 /* All that were shut down listen again, as the last members. */
 static void revive_fallen(struct listener *l)
 {
-	_cleanup_free_ struct lane_socket *fallen = calloc(l->lanes.n + 1, sizeof(*fallen));
-	size_t n = fallen && l->hangups_fd >= 0 ? take_fallen(l, fallen) : 0;
+	_cleanup_free_ struct lane_socket *fallen = NULL;
+	size_t n;
+
+	/* A stranger that is there was there before: it may have moved. */
+	listener_guard_look(l);
+	fallen = calloc(l->lanes.n + 1, sizeof(*fallen));
+	n = fallen && l->hangups_fd >= 0 ? take_fallen(l, fallen) : 0;
 
 	for (size_t i = 0; i < n; i++) {
 		int r = listen_start(fallen[i].fd, l->config.backlog);
@@ -138,8 +150,28 @@ static void revive_fallen(struct listener *l)
 		return;
 	l->changed = true;
 	state_save_service(l->service);
+	listener_guard_look(l);
 	listener_steer(l);
 	warn_of_shutdown(l);
+}
+
+static bool is_datagram(const struct listener *l)
+{
+	return l->config.address.kind == ADDRESS_UDP;
+}
+
+/* An error that was reported about a datagram is for its workers. */
+static int on_datagram_socket(struct listener *l, int fd)
+{
+	struct manager_service *s = l->service;
+	struct listen_state state;
+
+	if (listen_query(fd, &state) >= 0 && !state.accepting) {
+		(void)listener_mend_datagram(l, fd);
+		listener_watch_idle(l);
+		manager_service_after(s);
+	}
+	return 0;
 }
 
 static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *userdata)
@@ -147,9 +179,13 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *us
 	struct listener_watch *w = userdata;
 	struct listener *l = w->listener;
 	struct listen_state state;
+	uint32_t asked;
 	int n, r;
 
-	if (revents & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) {
+	if (is_datagram(l) && sd_event_source_get_io_events(source, &asked) >= 0 &&
+		!(asked & EPOLLIN))
+		return on_datagram_socket(l, fd);
+	if (!is_datagram(l) && (revents & (EPOLLHUP | EPOLLERR | EPOLLRDHUP))) {
 		if (l->kind == LISTENER_GROUP)
 			revive_fallen(l);
 		/* It may have been closed for good. */
@@ -167,15 +203,19 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *us
 		}
 		return 0;
 	}
+	if (is_datagram(l) && listen_query(fd, &state) >= 0 && !state.accepting)
+		return on_datagram_socket(l, fd);
 	n = listen_reset_queue(fd, RESET_AT_ONCE);
 	l->resets += n > 0 ? (unsigned)n : 0;
 	/* Perhaps a worker has detached the program, and the kernel chooses among all sockets. */
 	listener_steer(l);
 	if (n > 0 && listener_may_warn(l))
-		log_warning("%s: listener %s: a late connection reached sockets that nobody serves "
-			    "any more and was reset "
-			    "(%llu so far); a longer drain.settle avoids that",
-			l->service->name, l->config.name, (unsigned long long)l->resets);
+		log_warning(
+			"%s: listener %s: a late %s reached sockets that nobody serves any more "
+			"and was %s (%llu so far); a longer drain.settle avoids that",
+			l->service->name, l->config.name,
+			is_datagram(l) ? "datagram" : "connection",
+			is_datagram(l) ? "discarded" : "reset", (unsigned long long)l->resets);
 	return 0;
 }
 
@@ -209,6 +249,13 @@ void listener_mend(struct listener *l)
 		int fd = l->lanes.sockets[i].fd;
 		struct listen_state state;
 
+		if (is_datagram(l)) {
+			/* The array may be another now. */
+			if (listen_query(fd, &state) >= 0 && !state.accepting &&
+				listener_mend_datagram(l, fd))
+				i = SIZE_MAX;
+			continue;
+		}
 		/* One that was shut down is not for us: its place in the array would change. */
 		if (!address_is_unix(&l->config.address) &&
 			(listen_query(fd, &state) < 0 || !state.accepting ||
@@ -218,12 +265,21 @@ void listener_mend(struct listener *l)
 	}
 }
 
+/* EPOLLHUP comes unasked, but one that was shut down for reading alone has it only if it is TCP. On
+ * UDP an error stays until a worker reads it: it is told once. Nobody does that for idle ones. */
+static uint32_t events_of(const struct listener *l, bool idle)
+{
+	if (is_datagram(l))
+		return idle ? EPOLLIN : EPOLLRDHUP | EPOLLET;
+	return (idle ? EPOLLIN : 0) | (address_is_unix(&l->config.address) ? EPOLLRDHUP : 0);
+}
+
 static int watch_hangup(struct listener *l, int fd)
 {
 	/* Being shut down is always reported; at the edge, so that each is told once. */
 	struct epoll_event event = {.events = EPOLLET, .data.fd = fd};
 
-	if (l->kind != LISTENER_GROUP)
+	if (l->kind != LISTENER_GROUP || is_datagram(l))
 		return 0;
 	if (l->hangups_fd < 0)
 		l->hangups_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -250,9 +306,8 @@ int listener_watch_add(struct listener *l, int fd)
 		w->lane = socket->lane;
 		w->slot = socket->slot;
 	}
-	/* EPOLLHUP comes unasked, but a Unix socket that was shut down for reading has none. */
-	r = sd_event_add_io(l->service->manager->event, &w->source, fd,
-		address_is_unix(&l->config.address) ? EPOLLRDHUP : 0, on_socket, w);
+	r = sd_event_add_io(
+		l->service->manager->event, &w->source, fd, events_of(l, false), on_socket, w);
 	if (r >= 0)
 		r = sd_event_source_set_priority(w->source, PRIORITY_LISTENER);
 	if (r >= 0)
@@ -313,6 +368,13 @@ static bool is_not_started(const struct listener *l, unsigned lane, unsigned slo
 	       to->workers[slot].restarts == 0 && listener_lane_is_per_worker(l, lane);
 }
 
+static bool is_idle(const struct listener *l, const struct listener_watch *w, const unsigned *used,
+	size_t n_lanes)
+{
+	return w->lane < n_lanes &&
+	       (w->slot >= used[w->lane] || is_not_started(l, w->lane, w->slot));
+}
+
 void listener_watch_idle(struct listener *l)
 {
 	unsigned used[ARRAY_SIZE(l->per_worker_lanes)];
@@ -320,9 +382,9 @@ void listener_watch_idle(struct listener *l)
 	used_slots(l, used, ARRAY_SIZE(used));
 	for (size_t i = 0; i < l->n_watches; i++) {
 		const struct listener_watch *w = l->watches[i];
-		bool idle = l->kind == LISTENER_GROUP && w->lane < ARRAY_SIZE(used) &&
-			    (w->slot >= used[w->lane] || is_not_started(l, w->lane, w->slot));
-		uint32_t now = 0, want = idle ? EPOLLIN : 0;
+		bool idle = l->kind == LISTENER_GROUP &&
+			    (w->lane == LANES_OTHER || is_idle(l, w, used, ARRAY_SIZE(used)));
+		uint32_t now = 0, want = events_of(l, idle);
 
 		if (sd_event_source_get_io_events(w->source, &now) >= 0 && now != want)
 			(void)sd_event_source_set_io_events(w->source, want);

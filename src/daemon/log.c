@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "base/utf8.h"
+#include "core/effect.h"
 
 enum log_style { STYLE_PLAIN, STYLE_TIME, STYLE_PRIORITY };
 
@@ -194,6 +195,10 @@ void log_worker_line(
 	 */
 	if (state.style == STYLE_PLAIN)
 		n = 0;
-	more = snprintf(head + n, sizeof(head) - n, "%s.%u.%u | ", service, generation, worker);
+	if (worker == NO_WORKER)
+		more = snprintf(head + n, sizeof(head) - n, "%s.%u.verify | ", service, generation);
+	else
+		more = snprintf(
+			head + n, sizeof(head) - n, "%s.%u.%u | ", service, generation, worker);
 	put(head, n + (more > 0 ? MIN((size_t)more, sizeof(head) - n - 1) : 0), line, len);
 }

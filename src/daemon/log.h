@@ -19,7 +19,7 @@ void log_message(int priority, const char *format, ...) _printf_(2, 3);
 #define log_debug(...) log_message(LOG_DEBUG, __VA_ARGS__)
 /* Is stderr connected to the journal? */
 bool log_is_journal(void);
-/* A line of a worker's output for our stderr, with its prefix "web.8.0 | ". len bytes, may hold
- * anything. */
+/* A line of a worker's output for our stderr, with its prefix "web.8.0 | ", or "web.8.verify | "
+ * with NO_WORKER. len bytes, may hold anything. */
 void log_worker_line(
 	const char *service, unsigned generation, unsigned worker, const char *line, size_t len);

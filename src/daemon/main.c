@@ -4,6 +4,8 @@
 #include <locale.h>
 
 #include "daemon/config_yaml.h"
+#include "daemon/listener_inherit.h"
+#include "daemon/listener_options.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
 #include "daemon/restore.h"
@@ -31,7 +33,7 @@ static const char usage[] =
 	"      --version        the version\n"
 	"\n"
 	"Options of run:\n"
-	"      --listen ADDRESS a port, ADDRESS:PORT, tcp:..., unix:/path; may be given several "
+	"      --listen ADDRESS a port, ADDRESS:PORT, udp:..., unix:/path; may be given several "
 	"times\n"
 	"      --workers N      processes (default 1), or auto\n"
 	"      --name NAME      of the service (default: the command's name)\n"
@@ -53,9 +55,10 @@ static void print_problems(const struct config_problems *problems)
 	}
 }
 
-/* The configuration of FILE, as if it were at `as`; everything that is wrong is printed. An exit
- * status, 0 with *ret. */
-static int read_file(const char *path, const char *as, struct config **ret)
+/* The configuration of FILE, as if it were at `as`; everything that is wrong is printed.
+ * activation: the sockets that it may inherit. An exit status, 0 with *ret. */
+static int read_file(
+	const char *path, const char *as, const struct activation *activation, struct config **ret)
 {
 	_cleanup_error_ struct error error = ERROR_NULL;
 	_cleanup_config_ struct config *c = NULL;
@@ -63,6 +66,8 @@ static int read_file(const char *path, const char *as, struct config **ret)
 	int r, status = EXIT_INVALID_CONFIGURATION;
 
 	r = config_load_as(path, as, &c, &problems, &error);
+	if (r >= 0)
+		r = inherit_expand(c, activation);
 	if (r >= 0)
 		r = config_resolve(c, manager_n_cpus(), &problems);
 	if (r >= 0)
@@ -84,6 +89,8 @@ static int check(int argc, char *argv[])
 		{"as",  required_argument, NULL, 'a'},
 		      {0}
 	 };
+	const struct activation nothing = {.sockets = NULL};
+	struct config_problems problems = {0};
 	const char *path = DEFAULT_FILE, *as = NULL;
 	struct config *c = NULL;
 	size_t n;
@@ -102,28 +109,70 @@ static int check(int argc, char *argv[])
 	if (optind < argc)
 		path = argv[optind];
 	as = as ? as : path;
-	status = read_file(path, as, &c);
+	status = read_file(path, as, &nothing, &c);
 	if (status != EXIT_SUCCESS)
 		return status;
+	listener_options_check(c, &problems);
+	print_problems(&problems);
+	config_problems_done(&problems);
 	n = c->n_services;
 	printf("%s: good, %zu service%s\n", as, n, n == 1 ? "" : "s");
 	config_free(c);
 	return EXIT_SUCCESS;
 }
 
-static int serve(struct config *config_take, const char *path, const char *socket)
+static int serve(struct config *config_take, struct activation *activation_take, const char *path,
+	const char *socket)
 {
 	_cleanup_error_ struct error error = ERROR_NULL;
 	struct manager *m;
 	int status;
 
-	if (manager_new(config_take, path, socket, &m, &error) < 0) {
+	if (manager_new(config_take, activation_take, path, socket, &m, &error) < 0) {
 		log_error("%s", error_message(&error));
 		return EXIT_FAILURE;
 	}
 	status = manager_run(m);
 	manager_free(m);
 	return status;
+}
+
+/* For `tenured run` and a file: what a service manager gave us is taken in any case, so that no
+ * worker gets it by accident. */
+static int receive_sockets(struct activation *ret)
+{
+	int r = activation_receive(ret);
+
+	if (r < 0)
+		log_error("LISTEN_FDS: %s", strerror(-r));
+	return r < 0 ? EXIT_FAILURE : 0;
+}
+
+static int serve_file(const char *path, const char *socket)
+{
+	_cleanup_activation_ struct activation activation = {.sockets = NULL};
+	struct config *config = NULL;
+	int status = receive_sockets(&activation);
+
+	if (status != 0)
+		return status;
+	status = read_file(path, path, &activation, &config);
+	if (status != EXIT_SUCCESS && restore_is_possible(&activation)) {
+		log_warning("%s cannot be used; what runs goes on as it was configured", path);
+		status = EXIT_SUCCESS;
+	}
+	return status == EXIT_SUCCESS ? serve(config, &activation, path, socket) : status;
+}
+
+static int serve_command(int argc, char *argv[], const char *socket)
+{
+	_cleanup_activation_ struct activation activation = {.sockets = NULL};
+	struct config *config = NULL;
+	int status = receive_sockets(&activation);
+
+	if (status == 0)
+		status = run_config(argc, argv, &socket, &config);
+	return status == 0 ? serve(config, &activation, NULL, socket) : status;
 }
 
 static int usage_error(const char *what)
@@ -134,19 +183,18 @@ static int usage_error(const char *what)
 
 int main(int argc, char *argv[])
 {
-	enum { OPTION_SOCKET = 256, OPTION_VERSION, OPTION_DEBUG };
+	enum { OPTION_SOCKET = 256, OPTION_VERSION, OPTION_LOG_DEBUG };
 	static const struct option options[] = {
 		{"config",	   required_argument, NULL, 'c'},
 		{"socket",		   required_argument, NULL, OPTION_SOCKET},
-		{"debug",		  no_argument, NULL, OPTION_DEBUG},
+		{"debug",		  no_argument, NULL, OPTION_LOG_DEBUG},
 		{"help",no_argument, NULL, 'h'},
 		{"version",	    no_argument, NULL, OPTION_VERSION},
 		{0		  },
 	};
 	static char name[] = "tenured";
 	const char *path = NULL, *socket = NULL, *verb;
-	struct config *config = NULL;
-	int c, status, level = LOG_INFO;
+	int c, level = LOG_INFO;
 
 	(void)setlocale(LC_CTYPE, "");
 	while ((c = getopt_long(argc, argv, "+c:h", options, NULL)) >= 0) {
@@ -157,7 +205,7 @@ int main(int argc, char *argv[])
 		case OPTION_SOCKET:
 			socket = optarg;
 			break;
-		case OPTION_DEBUG:
+		case OPTION_LOG_DEBUG:
 			level = LOG_DEBUG;
 			break;
 		case 'h':
@@ -182,8 +230,7 @@ int main(int argc, char *argv[])
 	if (streq(verb, "run")) {
 		if (path)
 			return usage_error("run takes no configuration file");
-		status = run_config(argc, argv, &socket, &config);
-		return status == 0 ? serve(config, NULL, socket) : status;
+		return serve_command(argc, argv, socket);
 	}
 	if (argc > 0)
 		return usage_error("unknown command");
@@ -191,10 +238,5 @@ int main(int argc, char *argv[])
 		fputs(usage, stderr);
 		return EXIT_USAGE;
 	}
-	status = read_file(path, path, &config);
-	if (status != EXIT_SUCCESS && restore_is_possible()) {
-		log_warning("%s cannot be used; what runs goes on as it was configured", path);
-		status = EXIT_SUCCESS;
-	}
-	return status == EXIT_SUCCESS ? serve(config, path, socket) : status;
+	return serve_file(path, socket);
 }

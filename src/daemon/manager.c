@@ -11,13 +11,16 @@
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
+#include "daemon/connections.h"
 #include "daemon/fault.h"
+#include "daemon/listener_inherit.h"
 #include "daemon/log.h"
 #include "daemon/output.h"
 #include "daemon/ready.h"
 #include "daemon/restore.h"
 #include "daemon/state_save.h"
 #include "daemon/strays.h"
+#include "daemon/verify.h"
 #include "daemon/worker_process.h"
 #include "sys/listen.h"
 #include "sys/process.h"
@@ -124,7 +127,9 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si,
 
 bool manager_is_worker(const struct manager *m, pid_t pid)
 {
-	for (size_t i = 0; i < m->n_services; i++)
+	for (size_t i = 0; i < m->n_services; i++) {
+		if (verify_command(m->services[i]) == pid)
+			return true;
 		for (size_t k = 0; k < m->services[i]->n_generations; k++) {
 			const struct manager_generation *g = m->services[i]->generations[k];
 			for (unsigned n = 0; n < g->n_workers; n++)
@@ -135,6 +140,7 @@ bool manager_is_worker(const struct manager *m, pid_t pid)
 								pid)))
 					return true;
 		}
+	}
 	return false;
 }
 
@@ -163,7 +169,7 @@ static int on_resteer(sd_event_source *source, uint64_t usec, void *userdata)
 
 	(void)usec;
 	for (size_t i = 0; i < m->n_services; i++)
-		manager_service_steer(m->services[i]);
+		manager_service_tend(m->services[i]);
 	/* Orphans whose signal came while a worker's corpse was before them. */
 	(void)on_child(NULL, NULL, m);
 	(void)sd_event_source_set_time_relative(source, RESTEER_USEC);
@@ -351,11 +357,8 @@ static int on_save(sd_event_source *source, void *userdata)
 static int open_store(struct manager *m, struct error *ret_error)
 {
 	bool restored;
-	int r = activation_receive(&m->received);
+	int r = store_new(&m->activation, &m->store);
 
-	if (r < 0)
-		return error_set_errno(ret_error, r, "the descriptors passed by LISTEN_FDS");
-	r = store_new(&m->received, &m->store);
 	if (r < 0)
 		return error_set(ret_error, r, "out of memory");
 	restored = store_has_state(m->store);
@@ -418,12 +421,16 @@ static int set_up(struct manager *m, struct error *ret_error)
 		return error_set_errno(ret_error, r, "event loop");
 	(void)process_become_subreaper();
 	(void)spawn_raise_nofile(&m->original_nofile);
+	r = connections_counter_new(m, &m->counter);
+	if (r < 0)
+		return error_set_errno(ret_error, r, "event loop");
 	m->sockdiag_fd = sockdiag_open();
 	if (m->sockdiag_fd < 0)
 		log_notice("sock_diag is not to be had (%s): connections are not counted",
 			strerror(-m->sockdiag_fd));
 	r = listen_selftest();
 	m->may_group = r >= 0;
+	m->connected_leaves = listen_connected_leaves() > 0;
 	if (r < 0)
 		log_warning("socket groups do not behave as expected on this kernel (%s): "
 			    "listeners have one queue each, which "
@@ -439,17 +446,20 @@ static int set_up(struct manager *m, struct error *ret_error)
 	return r;
 }
 
-int manager_new(struct config *config_take, const char *config_path, const char *socket,
-	struct manager **ret, struct error *ret_error)
+int manager_new(struct config *config_take, struct activation *activation_take,
+	const char *config_path, const char *socket, struct manager **ret, struct error *ret_error)
 {
 	struct manager *m = calloc(1, sizeof(*m));
 	int r;
 
 	if (!m) {
 		config_free(config_take);
+		activation_done(activation_take);
 		return error_set(ret_error, -ENOMEM, "out of memory");
 	}
 	m->config = config_take;
+	m->activation = *activation_take;
+	*activation_take = (struct activation){.sockets = NULL};
 	m->config_path = config_path;
 	m->socket_path = socket;
 	m->sockdiag_fd = m->control_fd = -1;
@@ -471,6 +481,7 @@ struct manager *manager_free(struct manager *m)
 	for (size_t i = 0; i < m->n_services; i++)
 		manager_service_free(m->services[i]);
 	free(m->services);
+	connections_counter_free(m->counter);
 	if (m->control) {
 		control_server_flush(m->control, 200 * USEC_PER_MSEC);
 		if (m->detached)
@@ -480,9 +491,9 @@ struct manager *manager_free(struct manager *m)
 		control_server_free(m->control);
 	}
 	output_hub_free(m->outputs);
+	activation_done(&m->activation);
 	close_fd(m->sockdiag_fd);
 	close_fd(m->control_fd);
-	activation_done(&m->received);
 	if (!m->detached)
 		store_give_up_state(m->store);
 	store_free(m->store);
@@ -518,6 +529,8 @@ static void note_start_failed(struct manager_service *s, const struct error *err
 static bool start_services(struct manager *m)
 {
 	size_t failed = 0, wanted = 0;
+
+	inherit_warn_unused(m);
 
 	for (size_t i = 0; i < m->n_services; i++) {
 		_cleanup_error_ struct error error = ERROR_NULL;

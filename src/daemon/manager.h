@@ -2,7 +2,8 @@
 /* The daemon's heart: events of the world go to the core, its effects go to the world. One manager,
  * its services, and of each service what the core's generations and workers are in reality. Reading
  * order: manager.c (life of the daemon, reload), service_apply.c (the one switch over effects),
- * service_request.c (what people ask for), listener.c, worker_process.c, ready.c, control*.c. */
+ * service_request.c and service_rollback.c (what people ask for), listener.c, worker_process.c,
+ * ready.c, control*.c. */
 #pragma once
 
 #include <jansson.h>
@@ -17,11 +18,16 @@
 #include "daemon/listener.h"
 #include "daemon/snapshot.h"
 #include "daemon/store.h"
+#include "sys/activation.h"
 
 struct manager;
 struct worker_process;
 struct output_hub;
 struct saved_service;
+struct connections; /* connections.h */
+struct connection_counter;
+struct list_call; /* control_list.c */
+struct verify;
 
 /* sd-event: a message must be matched to its worker before its exit is handled, and both before
  * timers and requests. */
@@ -32,6 +38,7 @@ enum manager_priority {
 	PRIORITY_TIMER = -10,
 	PRIORITY_OUTPUT = 5,
 	PRIORITY_CONTROL = 10,
+	PRIORITY_COUNT = 100, /* as SD_EVENT_PRIORITY_IDLE */
 };
 
 /* What a generation of the core is in reality. */
@@ -74,6 +81,13 @@ struct pending_upgrade {
 	struct follower *followers;
 };
 
+/* Whose connections go to the new generation, and where that is. */
+struct manager_preview {
+	int family; /* 0: nobody's */
+	uint8_t source[16];
+	unsigned lane;
+};
+
 struct manager_service {
 	struct manager *manager;
 	char *name;
@@ -92,11 +106,17 @@ struct manager_service {
 	struct failure failure;
 	struct failure trouble; /* the newest worker's failure: becomes failure when a rollout ends
 				   by it */
-	int preview_rules[64];	/* rule id per listener; 0: none */
-	bool start_again;	/* EFFECT_START_AGAIN came */
-	bool holds_dead_socket; /* its workers are to be replaced when no rollout is open */
-	bool removing;		/* by reload: forgotten when stopped */
-	bool in_step;		/* effects are being applied */
+	struct verify *verify;	/* a run that is under way; NULL */
+	struct connections *connections; /* NULL: nobody has asked yet */
+	sd_event_source *memory_timer;	 /* recycle.memory; NULL */
+	size_t memory_next;		 /* the worker that is looked at next */
+	uint64_t moved_usec;		 /* how long the last going back took; 0: none did */
+	struct manager_preview preview;
+	int preview_rules[64];	      /* rule id per listener; 0: none */
+	bool start_again;	      /* EFFECT_START_AGAIN came */
+	bool holds_dead_socket;	      /* its workers are to be replaced when no rollout is open */
+	bool removing;		      /* by reload: forgotten when stopped */
+	bool in_step;		      /* effects are being applied */
 	bool changed; /* what is saved of it beside core, listeners and workers: state_save.h */
 	struct saved_service *saved;  /* as it was saved last; NULL: never */
 	struct service_event *events; /* what came up meanwhile */
@@ -110,6 +130,7 @@ struct manager_event {
 	unsigned generation, worker; /* 0, NO_WORKER: none */
 	const char *event;	     /* static */
 	char *message;
+	struct manager_service *traffic_of; /* "traffic", which is not kept: whose; NULL */
 };
 enum { EVENTS_MAX = 512 };
 struct event_subscriber {
@@ -126,8 +147,13 @@ struct manager {
 	size_t n_services, services_capacity;
 	struct control_server *control;
 	struct output_hub *outputs;
-	int sockdiag_fd; /* -1: not to be had */
-	bool may_group;	 /* the kernel's self-test was passed */
+	struct activation activation; /* sockets that came from a service manager, without those
+				       * of the keeper's store */
+	int sockdiag_fd;	      /* -1: not to be had */
+	struct connection_counter *counter;
+	struct list_call *list_calls; /* that wait for a count */
+	bool may_group;		      /* the kernel's self-test was passed */
+	bool connected_leaves;	      /* a UDP socket that is connected leaves its group */
 	struct rlimit original_nofile;
 	uint64_t next_sequence;
 	struct manager_event events[EVENTS_MAX]; /* ring: sequence % EVENTS_MAX */
@@ -135,7 +161,6 @@ struct manager {
 	bool stopping;
 	bool detached; /* the loop ends, and everything is left to the next daemon */
 	int exit_status;
-	struct activation received; /* descriptors that were passed to us, without the store's */
 	int control_fd;	     /* an earlier daemon's control socket, until it is used; or -1 */
 	struct store *store; /* NULL: there is no keeper */
 	bool changed;	     /* what is saved of the manager itself */
@@ -152,9 +177,10 @@ struct manager {
 
 /* manager.c */
 /* config_path NULL: no file (`tenured run`). socket: the control socket the command line asks for,
- * or NULL. Both borrowed for the manager's life. Takes the configuration, also on failure. */
-int manager_new(struct config *config_take, const char *config_path, const char *socket,
-	struct manager **ret, struct error *ret_error);
+ * or NULL. Both borrowed for the manager's life. activation_take: the sockets that came with our
+ * start. Takes it and the configuration, also on failure. */
+int manager_new(struct config *config_take, struct activation *activation_take,
+	const char *config_path, const char *socket, struct manager **ret, struct error *ret_error);
 struct manager *manager_free(struct manager *m);
 /* End the loop now, touching neither workers nor sockets: the next daemon goes on with them, from
  * what the keeper holds. False: there is no keeper, nothing was done. */
@@ -171,7 +197,10 @@ struct manager_service *manager_find(const struct manager *m, const char *name);
 bool manager_is_worker(const struct manager *m, pid_t pid);
 uint64_t manager_now(struct manager *m); /* CLOCK_MONOTONIC of this iteration */
 uint64_t realtime_now(void);
-unsigned manager_n_cpus(void); /* affinity and cgroup quota */
+unsigned manager_n_cpus(void);		/* affinity and cgroup quota */
+void manager_cpus(struct cpu_set *ret); /* our own affinity */
+/* Where cpu_affinity binds the worker. False: nowhere. */
+bool manager_cpus_of_worker(const struct service_config *c, unsigned index, struct cpu_set *ret);
 
 /* manager_reload.c */
 /* Read the configuration again. -EINVAL with problems filled, or -errno with ret_error. *ret: a
@@ -213,8 +242,15 @@ void manager_service_drop_unused_listeners(struct manager_service *s);
 /* config NULL: the present one. */
 int manager_service_upgrade(struct manager_service *s, const struct service_config *config,
 	const struct request_options *o, struct error *ret_error);
+/* From that snapshot, with that configuration (which may be the snapshot's). */
+int manager_service_upgrade_from(struct manager_service *s, const struct service_config *config,
+	struct snapshot *snapshot, const struct request_options *o, struct error *ret_error);
+/* What is still warm serves again: what it was made from is what the service is now. */
+void manager_service_adopt_snapshot(struct manager_service *s, unsigned generation);
+/* service_rollback.c */
 int manager_service_rollback(
 	struct manager_service *s, unsigned to, const char *requested_by, struct error *ret_error);
+/* service_request.c */
 int manager_service_scale(struct manager_service *s, unsigned workers, struct error *ret_error);
 int manager_service_stop(struct manager_service *s, bool now);
 /* A rollout has ended: what it was for is what the service shall be from now on, or is not. */
@@ -235,6 +271,8 @@ void manager_service_after(struct manager_service *s);
 /* One event into the core and everything that follows from it. Returns what service_step() said to
  * this event. */
 int manager_service_event(struct manager_service *s, const struct service_event *e);
+/* For the loop that handles one, from inside of it. */
+void manager_service_queue_event(struct manager_service *s, const struct service_event *e);
 void manager_service_ready(struct worker_process *p);
 /* Go on with what an earlier daemon did: core, listeners and the processes that live are as it left
  * them. 0 or -ENOMEM. */
@@ -243,8 +281,12 @@ struct manager_generation *manager_service_generation(
 	const struct manager_service *s, unsigned number);
 struct worker_process *manager_service_worker(
 	const struct manager_service *s, unsigned generation, unsigned index);
+/* Where connections of preview_from go now. */
+void manager_service_preview(struct manager_service *s);
 /* Attach all programs again, watch idle sockets. */
 void manager_service_steer(struct manager_service *s);
+/* The same once a minute, with what is looked at from time to time only. */
+void manager_service_tend(struct manager_service *s);
 
 /* report.c: log line, event for subscribers, progress for followers */
 void manager_report(struct manager *m, struct manager_service *s, unsigned generation,
@@ -253,6 +295,9 @@ void manager_service_report_effect(struct manager_service *s, const struct effec
 /* Remember why something failed, with the worker's exit and last output. */
 void manager_service_note_trouble(struct manager_service *s, const struct worker_process *p,
 	unsigned generation, unsigned worker, const char *reason);
+/* The same of a check of a whole generation. Takes the texts, each of which may be NULL. */
+void manager_service_note_check(struct manager_service *s, unsigned generation, char *reason_take,
+	char *status_take, char *output_take);
 void failure_done(struct failure *f);
 
 /* follow.c: control calls that wait */
@@ -267,7 +312,7 @@ void control_event(struct manager *m, const struct manager_event *e);
 void control_done(struct manager *m);
 /* control_json.c */
 json_t *control_json_service(struct manager_service *s);
-json_t *control_json_listener(const struct listener *l);
+json_t *control_json_listener(struct listener *l);
 json_t *control_json_rollout(struct manager_service *s);
 json_t *control_json_event(const struct manager_event *e);
 json_t *control_json_problems(const struct config_problems *p);

@@ -2,6 +2,8 @@
 /* Reading the configuration again and doing what it asks: the pure plan first (core/plan.h), then
  * everything that can fail, then the rest. */
 #include "daemon/config_yaml.h"
+#include "daemon/listener_options.h"
+#include "daemon/listener_inherit.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
 #include "daemon/state_save.h"
@@ -17,6 +19,8 @@ int manager_read_config(struct manager *m, struct config **ret, struct config_pr
 			"there is no configuration file: the service was given on the command "
 			"line");
 	r = config_load(m->config_path, &c, problems, ret_error);
+	if (r >= 0)
+		r = inherit_expand(c, &m->activation);
 	if (r >= 0)
 		r = config_resolve(c, manager_n_cpus(), problems);
 	for (size_t i = 0; i < problems->n; i++) {
@@ -86,6 +90,12 @@ static int try_entry(struct manager *m, const struct plan_entry *entry, struct e
 	uint64_t mask;
 	int r;
 
+	for (size_t i = 0; entry->new_config && i < entry->new_config->n_listeners; i++) {
+		r = listener_options_try(
+			entry->service, &entry->new_config->listeners[i], ret_error);
+		if (r < 0)
+			return r;
+	}
 	if (entry->action != PLAN_ADD && entry->action != PLAN_UPGRADE)
 		return 0;
 	if (entry->action == PLAN_ADD) {

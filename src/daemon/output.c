@@ -129,10 +129,12 @@ static int priority_of(const char **line, size_t *len)
 static int write_journal(const struct output *o, const char *line, size_t len)
 {
 	int priority = priority_of(&line, &len);
+	char worker[16];
 
+	snprintf(worker, sizeof(worker), o->worker == NO_WORKER ? "verify" : "%u", o->worker);
 	return sd_journal_send("MESSAGE=%.*s", (int)MIN(len, (size_t)CAPTURE_LINE_MAX), line,
 		"PRIORITY=%d", priority, "SYSLOG_IDENTIFIER=%s", o->service, "TENURE_SERVICE=%s",
-		o->service, "TENURE_GENERATION=%u", o->generation, "TENURE_WORKER=%u", o->worker,
+		o->service, "TENURE_GENERATION=%u", o->generation, "TENURE_WORKER=%s", worker,
 		NULL);
 }
 

@@ -16,9 +16,10 @@ struct output_hub *output_hub_free(struct output_hub *h);
 /* Log files were rotated: open them again (SIGUSR1). */
 void output_hub_reopen(struct output_hub *h);
 
-/* Start to capture. ret_write_fd: for the worker's stdout and stderr; the caller closes it after
- * the spawn. file: OUTPUT_FILE's path; it is opened as us, append, 0640, and shared between the
- * outputs that name it. OUTPUT_INHERIT is not for here (-EINVAL). */
+/* Start to capture. worker NO_WORKER: of the command that verifies the generation. ret_write_fd:
+ * for the worker's stdout and stderr; the caller closes it after the spawn. file: OUTPUT_FILE's
+ * path; it is opened as us, append, 0640, and shared between the outputs that name it.
+ * OUTPUT_INHERIT is not for here (-EINVAL). */
 int output_new(struct output_hub *h, enum output_kind kind, const char *file, const char *service,
 	unsigned generation, unsigned worker, struct output **ret, int *ret_write_fd,
 	struct error *ret_error);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/probe.h"
 
+#include <netinet/tcp.h>
 #include <poll.h>
 
+#include "daemon/listener_options.h"
 #include "sys/listen.h"
 #include "sys/sockdiag.h"
 
@@ -57,7 +59,7 @@ static int open_client(struct probe *p)
 	struct address to;
 	int r;
 
-	address_loopback_of(&p->listener->config.address, &to);
+	listener_local_address(p->listener, &to);
 	r = bind_source(&to, p);
 	if (r < 0 && to.sa.sa_family == AF_INET6 &&
 		address_is_wildcard(&p->listener->config.address) && !p->listener->config.v6only) {
@@ -86,6 +88,38 @@ int probe_begin(struct probe *p, struct listener *l, unsigned lane, unsigned slo
 	return r;
 }
 
+/* With TCP_DEFER_ACCEPT, which a worker may have set as well, a connection on which nothing came is
+ * in no queue. Its end is something, and disturbs a server less than any byte would. */
+static bool is_deferred(const struct probe *p)
+{
+	int fd = listener_socket(p->listener, p->lane, p->slot), value = 0;
+	socklen_t len = sizeof(value);
+
+	return fd >= 0 && getsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &value, &len) >= 0 &&
+	       value > 0;
+}
+
+static void end_deferred(struct probe *p)
+{
+	struct pollfd client = {.fd = p->fd, .events = POLLOUT};
+
+	if (p->ended || !is_deferred(p) || poll(&client, 1, 0) <= 0)
+		return;
+	p->ended = shutdown(p->fd, SHUT_WR) >= 0;
+}
+
+/* Whose connections these are, for the kernel's tables. A worker may have bound the socket, too. */
+static unsigned interface_of(const struct probe *p)
+{
+	int fd = listener_socket(p->listener, p->lane, p->slot);
+	int index = 0;
+	socklen_t len = sizeof(index);
+
+	if (fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &index, &len) >= 0 && index > 0)
+		return (unsigned)index;
+	return address_family(&p->peer) == AF_INET6 ? p->peer.in6.sin6_scope_id : 0;
+}
+
 enum probe_state probe_look(struct probe *p, int nl)
 {
 	struct pollfd poll_client = {.fd = p->fd, .events = POLLIN | POLLRDHUP};
@@ -104,8 +138,9 @@ enum probe_state probe_look(struct probe *p, int nl)
 									 : PROBE_ACCEPTED;
 		return p->state;
 	}
+	end_deferred(p);
 	if (nl >= 0) {
-		r = sockdiag_connection(nl, &p->peer, &p->local, &p->inode);
+		r = sockdiag_connection_on(nl, &p->peer, &p->local, interface_of(p), &p->inode);
 		if (r == SOCKDIAG_ACCEPTED)
 			p->state = PROBE_ACCEPTED;
 		return p->state;
@@ -115,8 +150,8 @@ enum probe_state probe_look(struct probe *p, int nl)
 	fd = listener_socket(p->listener, p->lane, p->slot);
 	len = sizeof(error);
 	poll_client.events = POLLOUT;
-	if (fd >= 0 && poll(&poll_client, 1, 0) > 0 && listen_query(fd, &queue) >= 0 &&
-		queue.queue == 0)
+	if (fd >= 0 && poll(&poll_client, 1, 0) > 0 && (p->ended || !is_deferred(p)) &&
+		listen_query(fd, &queue) >= 0 && queue.queue == 0)
 		p->state = PROBE_ACCEPTED;
 	return p->state;
 }

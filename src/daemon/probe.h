@@ -21,6 +21,7 @@ struct probe {
 	enum probe_state state;
 	uint64_t inode; /* of the accepted socket, when it is known */
 	bool readable;	/* the other side spoke or closed */
+	bool ended;	/* we said that nothing will come */
 };
 
 #define PROBE_NULL ((struct probe){.fd = -1})

@@ -65,7 +65,9 @@ static struct listener *next_listener(struct ready_watch *w)
 {
 	for (; w->listener < 64; w->listener++) {
 		struct listener *l = w->process->service->listeners[w->listener];
-		if (l && (w->listeners & (UINT64_C(1) << w->listener)) && l->kind == LISTENER_GROUP)
+		/* Of a UDP socket nobody can see whether a datagram was read by who shall. */
+		if (l && (w->listeners & (UINT64_C(1) << w->listener)) &&
+			l->kind == LISTENER_GROUP && l->config.address.kind == ADDRESS_TCP)
 			return l;
 	}
 	return NULL;
@@ -119,17 +121,37 @@ static void next_probe_later(struct ready_watch *w)
 	w->not_before_usec = age(w) + RETRY_PROBE_USEC;
 }
 
+/* As good as can be told where no connection can be made: it waits for one, or it does not let that
+ * be seen and has had the time. */
+static bool waits_unreachably(struct ready_watch *w, const struct listener *l)
+{
+	_cleanup_free_ pid_t *pids = NULL;
+	uint64_t inode = 0;
+	size_t n;
+
+	next_probe_later(w);
+	if (socket_inode(listener_socket(l, lane_of(w), w->process->index), &inode) < 0 ||
+		worker_process_tree(w->process, &pids, &n) < 0)
+		return false;
+	return process_waits_on_socket(pids, n, inode) == 1 || age(w) > LONG_ENOUGH_USEC;
+}
+
 /* True when this listener is done. */
 static bool probe_listener(struct ready_watch *w, struct listener *l)
 {
 	bool evident;
+	int r;
 
 	if (w->proved_usec != 0)
 		return is_evident(w, l);
 	if (w->probe.fd < 0) {
 		if (age(w) < w->not_before_usec)
 			return false;
-		if (probe_begin(&w->probe, l, lane_of(w), w->process->index) < 0) {
+		r = probe_begin(&w->probe, l, lane_of(w), w->process->index);
+		/* Bound before its address is here (freebind): nobody can connect yet. */
+		if (r == -EADDRNOTAVAIL)
+			return waits_unreachably(w, l);
+		if (r < 0) {
 			next_probe_later(w);
 			return false;
 		}

@@ -16,6 +16,3 @@ bool ready_check_step(struct ready_check *c);
 pid_t ready_check_command(const struct ready_check *c);
 /* What the last try found. The caller frees. */
 char *ready_check_explain(const struct ready_check *c);
-/* The status of an HTTP/1.x reply's first bytes: 100..999, 0 when its first line is not complete
- * yet, -EBADMSG. */
-int http_status(const char *data, size_t len);

@@ -77,6 +77,18 @@ void manager_service_note_trouble(struct manager_service *s, const struct worker
 		.at_usec = realtime_now()};
 }
 
+void manager_service_note_check(struct manager_service *s, unsigned generation, char *reason_take,
+	char *status_take, char *output_take)
+{
+	failure_done(&s->trouble);
+	s->trouble = (struct failure){.generation = generation,
+		.worker = NO_WORKER,
+		.reason = reason_take,
+		.status = status_take,
+		.output = output_take,
+		.at_usec = realtime_now()};
+}
+
 static bool is_failure(enum reason r)
 {
 	switch (r) {

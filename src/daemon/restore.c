@@ -13,13 +13,12 @@
 #include "sys/listen.h"
 #include "sys/spawn.h"
 
-bool restore_is_possible(void)
+bool restore_is_possible(const struct activation *received)
 {
-	const char *names = getenv("LISTEN_FDNAMES"), *pid = getenv("LISTEN_PID");
-	unsigned n;
-
-	return names && pid && parse_uint(pid, 1, INT32_MAX, &n) >= 0 && (pid_t)n == getpid() &&
-	       (startswith(names, "_s") || strstr(names, ":_s"));
+	for (size_t i = 0; i < received->n; i++)
+		if (startswith(received->sockets[i].name, "_s"))
+			return true;
+	return false;
 }
 
 /* --- snapshots ------------------------------------------------------------ */
@@ -460,7 +459,7 @@ static void take_back(struct manager *m)
 }
 
 /* Made by the earlier daemon just before its end, and given to nobody. */
-static void discard_rest(struct manager *m)
+static void discard_listeners(struct manager *m)
 {
 	unsigned number;
 	int fd;
@@ -469,7 +468,18 @@ static void discard_rest(struct manager *m)
 		store_drop(m->store, fd);
 		listen_shutdown_take(&fd);
 	}
-	(void)store_discard_rest(m->store);
+}
+
+/* Now that every socket in a group is one that the model has. */
+static int finish_listeners(struct manager *m)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < m->n_services; i++)
+		for (unsigned id = 0; r >= 0 && id < ARRAY_SIZE(m->services[i]->listeners); id++)
+			if (m->services[i]->listeners[id])
+				r = listener_restore_finish(m->services[i]->listeners[id]);
+	return r;
 }
 
 int restore_manager(struct manager *m, struct error *ret_error)
@@ -484,6 +494,10 @@ int restore_manager(struct manager *m, struct error *ret_error)
 	fault_point("restore");
 	r = load_manager(m, values);
 	json_decref(values);
+	if (r >= 0) {
+		discard_listeners(m);
+		r = finish_listeners(m);
+	}
 	if (r < 0) {
 		take_back(m);
 		store_give_up_state(m->store);
@@ -492,7 +506,7 @@ int restore_manager(struct manager *m, struct error *ret_error)
 			: r == -ESTALE ? "it is of another boot"
 				       : strerror(-r));
 	}
-	discard_rest(m);
+	(void)store_discard_rest(m->store);
 	m->restored = true;
 	return 1;
 }

@@ -19,7 +19,7 @@
 #include "daemon/manager.h"
 
 /* Was a state passed to this process? To be asked before anything was taken. */
-bool restore_is_possible(void);
+bool restore_is_possible(const struct activation *received);
 /* Take everything back; m has no services yet. config may be NULL when the file could not be used.
  * 1: done, call restore_resume() before the loop runs; 0: there is nothing to go on with; -errno
  * with a message: the state cannot be used, and nothing of it was. */
@@ -33,6 +33,10 @@ int worker_restore(
 	struct manager_service *s, unsigned generation, unsigned index, const json_t *value);
 /* Watch it, or find it, now that all are known; it may end or be told that it has ended. */
 void worker_restore_finish(struct worker_process *p);
-/* listener_restore.c: s->listeners[id] from its record. Its service's workers are there. Stays
- * empty (logged) when it can neither be taken back nor made anew. 0, -ENOMEM or -EBADMSG. */
+/* listener_restore.c: s->listeners[id] from its record. Its service's workers are there. 0, -ENOMEM
+ * or -EBADMSG. */
 int listener_restore(struct manager_service *s, unsigned id, const json_t *value);
+/* When nobody else's sockets are in its group any more: see what became of its own meanwhile, and
+ * watch them. It may be gone then (logged), when it can neither be taken back nor made anew. 0 or
+ * -errno. */
+int listener_restore_finish(struct listener *l);

@@ -38,6 +38,11 @@ static void queue_event(struct manager_service *s, struct service_event e)
 	s->events[s->n_events++] = e;
 }
 
+void manager_service_queue_event(struct manager_service *s, const struct service_event *e)
+{
+	queue_event(s, *e);
+}
+
 static struct worker_process *make_worker(struct manager_service *s, const struct effect *e)
 {
 	struct manager_generation *g = manager_service_generation(s, e->generation);
@@ -201,20 +206,16 @@ static void apply_query_queue(struct manager_service *s, const struct effect *e)
 			       .value = waiting});
 }
 
-static void apply_count_connections(
-	struct manager_service *s, const struct effect *e, struct connections *connections)
+static void apply_count_connections(struct manager_service *s, const struct effect *e)
 {
 	const struct worker_process *p = manager_service_worker(s, e->generation, e->worker);
-	const struct manager_generation *g = manager_service_generation(s, e->generation);
-	int n = p && g && p->pid ? connections_of_worker(s, p, connections) : 0;
 
-	/* Not to be found out: then the whole idle wait is the best there is; the core's deadline
-	 * ends it. */
-	if (n >= 0)
+	if (p && p->pid)
+		connections_ask(s, e->generation, e->worker);
+	else
 		queue_event(s, (struct service_event){.kind = EVENT_CONNECTIONS,
 				       .generation = e->generation,
-				       .worker = e->worker,
-				       .value = (unsigned)n});
+				       .worker = e->worker});
 }
 
 /* Its workers are gone. What they left behind elsewhere may still hold the lane's sockets: then
@@ -261,6 +262,7 @@ void manager_service_drop_unused_listeners(struct manager_service *s)
 		if (!wanted) {
 			manager_report(s->manager, s, 0, NO_WORKER, LOG_INFO, "listener-closed",
 				"%s: listener %s closed", s->name, l->config.name);
+			s->preview_rules[id] = 0;
 			s->listeners[id] = listener_close(l);
 		}
 	}
@@ -268,6 +270,8 @@ void manager_service_drop_unused_listeners(struct manager_service *s)
 
 static void apply_forget(struct manager_service *s, const struct effect *e)
 {
+	if (verify_is_of(s, e->generation))
+		verify_stop(s);
 	for (size_t i = 0; i < s->n_generations; i++) {
 		struct manager_generation *g = s->generations[i];
 
@@ -289,6 +293,8 @@ static void apply_forget(struct manager_service *s, const struct effect *e)
 
 static void apply_close_listeners(struct manager_service *s)
 {
+	verify_stop(s); /* it may have a connection to one */
+	memset(s->preview_rules, 0, sizeof(s->preview_rules));
 	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
 		if (s->listeners[id])
 			s->listeners[id] = listener_close(s->listeners[id]);
@@ -303,8 +309,7 @@ static int drain_signal(const struct manager_service *s, unsigned generation)
 
 /* What the effects of one event share. */
 struct round {
-	bool steer;			/* programs are to be attached */
-	struct connections connections; /* looked at for the workers of one moment */
+	bool steer; /* programs are to be attached */
 };
 
 static void apply(struct manager_service *s, const struct effect *e, struct round *round)
@@ -345,12 +350,10 @@ static void apply(struct manager_service *s, const struct effect *e, struct roun
 		round->steer = true;
 		break;
 	case EFFECT_QUERY_QUEUE:
-		/* Who was in the queue then may have been accepted since. */
-		connections_done(&round->connections);
 		apply_query_queue(s, e);
 		break;
 	case EFFECT_COUNT_CONNECTIONS:
-		apply_count_connections(s, e, &round->connections);
+		apply_count_connections(s, e);
 		break;
 	case EFFECT_VERIFY:
 		verify_start(s, e->generation, e->value);
@@ -380,30 +383,40 @@ static void apply(struct manager_service *s, const struct effect *e, struct roun
 	}
 }
 
-/* Connections of preview_from see the new generation while its rollout is open. */
-static void update_preview(struct manager_service *s)
+static void drop_preview(struct manager_service *s, unsigned id)
+{
+	if (s->preview_rules[id] > 0 && s->listeners[id])
+		listener_drop_rule(s->listeners[id], (unsigned)s->preview_rules[id]);
+	s->preview_rules[id] = 0;
+}
+
+/* Connections of preview_from see the new generation while its rollout is open. At other times they
+ * go where all go. */
+void manager_service_preview(struct manager_service *s)
 {
 	const struct generation *to = rollout_is_open(&s->core.rollout) && s->core.rollout.from != 0
 					      ? service_generation(&s->core, s->core.rollout.to)
 					      : NULL;
-	uint8_t source[16];
-	int family;
+	const char *from = s->config->upgrade.preview_from;
+	struct manager_preview now = {0};
 
+	if (!from || !to || to->lane == LANE_NONE || to->failed ||
+		address_parse_ip(from, &now.family, now.source) < 0)
+		now = (struct manager_preview){0};
+	else
+		now.lane = to->lane;
 	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
 		struct listener *l = s->listeners[id];
-		bool want = l && l->kind == LISTENER_GROUP && to && to->lane != LANE_NONE &&
-			    !to->failed && (to->listeners & (UINT64_C(1) << id)) &&
-			    s->config->upgrade.preview_from &&
-			    address_parse_ip(s->config->upgrade.preview_from, &family, source) >= 0;
+		bool want = l && l->kind == LISTENER_GROUP && now.family != 0 &&
+			    (to->listeners & (UINT64_C(1) << id));
+
+		if (!want || memcmp(&now, &s->preview, sizeof(now)) != 0)
+			drop_preview(s, id);
 		if (want && s->preview_rules[id] <= 0)
 			s->preview_rules[id] = listener_add_rule(
-				l, family, source, 0, to->lane, LISTENER_ANY_SLOT);
-		else if (!want && s->preview_rules[id] > 0) {
-			if (l)
-				listener_drop_rule(l, (unsigned)s->preview_rules[id]);
-			s->preview_rules[id] = 0;
-		}
+				l, now.family, now.source, 0, now.lane, LISTENER_ANY_SLOT);
 	}
+	s->preview = now;
 }
 
 void manager_service_steer(struct manager_service *s)
@@ -419,6 +432,18 @@ void manager_service_steer(struct manager_service *s)
 			listener_watch_idle(l);
 		}
 	}
+}
+
+void manager_service_tend(struct manager_service *s)
+{
+	manager_service_steer(s);
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
+		if (s->listeners[id]) {
+			listener_guard_look(s->listeners[id]);
+			(void)listener_look_at_drops(s->listeners[id]);
+		}
+	/* A socket may have been found that its workers have to be rid of. */
+	manager_service_after(s);
 }
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
@@ -521,8 +546,7 @@ static int step(struct manager_service *s, const struct service_event *e)
 	if (effects.n > 0 || (r == 0 && e->kind <= EVENT_SCALE))
 		apply_all(s, &effects, &round);
 	if (effects.n > 0)
-		update_preview(s);
-	connections_done(&round.connections);
+		manager_service_preview(s);
 	/* Whoever asks for something may rely on the shares that are said to be: a worker can have
 	 * taken the program away. */
 	if (effects.n > 0)
@@ -556,6 +580,7 @@ int manager_service_event(struct manager_service *s, const struct service_event 
 	s->n_events = 0;
 	s->in_step = false;
 	arm_timer(s);
+	connections_shares_changed(s);
 	followers_check(s);
 	manager_service_after(s);
 	return r;
@@ -612,7 +637,6 @@ int manager_service_resume(struct manager_service *s)
 			effects.list[i].kind != EFFECT_STEER)
 			apply(s, &effects.list[i], &round);
 	s->in_step = false;
-	connections_done(&round.connections);
 	effects_done(&effects);
 	(void)manager_service_event(s, &time);
 	return 0;

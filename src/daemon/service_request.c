@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What people ask of a service: start, upgrade, rollback, scale, stop. Everything that can fail is
  * done before anything is changed. */
+#include "daemon/connections.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
+#include "daemon/memory.h"
 #include "daemon/state_save.h"
 #include "daemon/verify.h"
 #include "daemon/worker_process.h"
@@ -61,6 +63,7 @@ struct manager_service *manager_service_new(
 		service_init(&s->core);
 		s->config = copy_config(c);
 		s->name = strdup(c->name);
+		memory_watch(s);
 	}
 	if (s && s->config && s->name)
 		return s;
@@ -93,7 +96,9 @@ struct manager_service *manager_service_free(struct manager_service *s)
 		state_forget_service(s);
 	saved_service_free(s->saved);
 	followers_free(s);
+	connections_forget(s);
 	verify_stop(s);
+	memory_watch_end(s);
 	for (size_t i = 0; i < s->n_generations; i++) {
 		struct manager_generation *g = s->generations[i];
 		for (unsigned k = 0; k < g->n_workers; k++)
@@ -312,11 +317,15 @@ static void adopt_config(struct manager_service *s, struct service_config *confi
 	forget_config(s->config);
 	s->config = config_take;
 	manager_service_changed(s);
+	manager_service_preview(s);
+	memory_watch(s);
 	for (size_t i = 0; i < config_take->n_listeners; i++) {
 		struct listener *l = find_listener(s, &config_take->listeners[i], &id);
 		if (l)
 			listener_update(l, &config_take->listeners[i]);
 	}
+	for (size_t i = 0; i < s->core.n_generations; i++)
+		policy_defer(&s->core.generations[i]->policy, s->config);
 }
 
 /* For a rollout that has begun: the present one comes back if it fails. */
@@ -345,8 +354,7 @@ static bool is_over_already(const struct manager_service *s, unsigned generation
 	       (s->core.rollout.phase == ROLLOUT_NONE || s->core.rollout.to != generation);
 }
 
-/* What is still warm serves again: what it was made from is what the service is now. */
-static void adopt_snapshot(struct manager_service *s, unsigned generation)
+void manager_service_adopt_snapshot(struct manager_service *s, unsigned generation)
 {
 	const struct manager_generation *g = manager_service_generation(s, generation);
 	struct service_config *copy = g ? copy_config(&g->snapshot->config) : NULL;
@@ -363,7 +371,7 @@ static bool asks_for_shares(const struct request_options *o)
 	return o->steps || o->pause_at > 0 || (o->strategy && *o->strategy == STRATEGY_CANARY);
 }
 
-static int upgrade_from(struct manager_service *s, const struct service_config *config,
+int manager_service_upgrade_from(struct manager_service *s, const struct service_config *config,
 	struct snapshot *snapshot, const struct request_options *o, struct error *ret_error)
 {
 	struct service_config *copy = copy_config(config);
@@ -438,7 +446,7 @@ int manager_service_upgrade(struct manager_service *s, const struct service_conf
 		if (config != s->config && config->workers != s->config->workers)
 			s->scaled = 0;
 	}
-	return upgrade_from(s, config, snapshot, o, ret_error);
+	return manager_service_upgrade_from(s, config, snapshot, o, ret_error);
 }
 
 int manager_service_start(
@@ -457,77 +465,6 @@ int manager_service_start(
 	if (s->core.wanted && s->core.n_generations > 0)
 		return 0;
 	return manager_service_upgrade(s, NULL, &o, ret_error);
-}
-
-/* The way back never leads to what is serving now, under whatever number: going back twice goes
- * back two releases. */
-static const struct history_entry *rollback_target(const struct manager_service *s, unsigned to)
-{
-	const struct manager_generation *serving = manager_service_generation(s, s->core.current);
-
-	for (size_t i = s->n_history; i-- > 0;) {
-		const struct history_entry *h = &s->history[i];
-		if (to != 0 ? h->generation == to
-			    : h->was_good && h->generation != s->core.current &&
-					(!serving || h->snapshot != serving->snapshot))
-			return h;
-	}
-	return NULL;
-}
-
-/* Somebody wanted to get away from it: it is no place to go back to, unless it is named. */
-static void mark_left(struct manager_service *s, unsigned generation)
-{
-	for (size_t i = 0; i < s->n_history; i++)
-		if (s->history[i].generation == generation)
-			s->history[i].was_good = false;
-	manager_service_changed(s);
-}
-
-int manager_service_rollback(
-	struct manager_service *s, unsigned to, const char *requested_by, struct error *ret_error)
-{
-	/* It has proved itself before, and what is left may be on fire: no soak. */
-	static const uint64_t no_soak = 0;
-	struct request_options o = {.requested_by = requested_by, .soak_usec = &no_soak};
-	_cleanup_snapshot_ struct snapshot *snapshot = NULL;
-	const struct history_entry *h;
-	struct service_event e = {.kind = EVENT_ROLLBACK};
-	unsigned left = s->core.current;
-	int r;
-
-	if (rollout_is_open(&s->core.rollout) && s->core.rollout.from != 0) {
-		e = (struct service_event){.kind = EVENT_ABORT, .reason = REASON_ROLLED_BACK};
-		r = manager_service_event(s, &e);
-		return r == 0 ? 0
-			      : error_set(ret_error, r, "%s: %s", s->name,
-					service_refusal_to_string(r));
-	}
-	h = rollback_target(s, to);
-	if (!h)
-		return error_set(ret_error, SERVICE_E_NOT_ALIVE,
-			to ? "%s: generation %u is not known any more; see `tenurectl history %s`"
-			   : "%s: there is no earlier good generation to go back to (%u known; see "
-			     "`tenurectl history %s`)",
-			s->name, to ? to : (unsigned)s->n_history, s->name);
-	e.generation = h->generation;
-	r = manager_service_event(s, &e);
-	if (r == 0) {
-		mark_left(s, left);
-		adopt_snapshot(s, h->generation);
-		return 0;
-	}
-	if (r != SERVICE_E_NOT_ALIVE)
-		return error_set(ret_error, r, "%s: %s", s->name, service_refusal_to_string(r));
-	if (!h->snapshot)
-		return error_set(ret_error, SERVICE_E_NOT_ALIVE,
-			"%s: what generation %u was made from is not kept any more", s->name,
-			h->generation);
-	snapshot = snapshot_ref(h->snapshot);
-	r = upgrade_from(s, &snapshot->config, snapshot, &o, ret_error);
-	if (r == 0)
-		mark_left(s, left);
-	return r;
 }
 
 int manager_service_scale(struct manager_service *s, unsigned workers, struct error *ret_error)
@@ -605,7 +542,7 @@ static int submit_queued(struct manager_service *s, const struct pending_upgrade
 	struct request_options *o, struct error *ret_error)
 {
 	if (!q->spec.restart)
-		return upgrade_from(s, q->config, q->snapshot, o, ret_error);
+		return manager_service_upgrade_from(s, q->config, q->snapshot, o, ret_error);
 	o->restart = true;
 	return manager_service_upgrade(s, NULL, o, ret_error);
 }

@@ -374,7 +374,7 @@ int state_load(const struct state_table *table, const json_t *value, void *struc
 		if (r < 0)
 			return r;
 	}
-	return 0;
+	return !table->is_valid || table->is_valid(structure) ? 0 : -EBADMSG;
 }
 
 /* --- members of objects --------------------------------------------------- */

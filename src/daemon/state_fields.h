@@ -41,6 +41,7 @@ struct state_table {
 	size_t n_fields;
 	bool sparse;	      /* zeros are left out, and stand for what is left out */
 	void (*init)(void *); /* defaults of an element of a list, before it is loaded; or NULL */
+	bool (*is_valid)(const void *); /* when it was loaded; NULL: it is what its fields are */
 };
 
 /* One line of a table; TYPE is defined beside it. */

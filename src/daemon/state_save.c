@@ -4,6 +4,7 @@
 #include <fcntl.h>
 
 #include "daemon/fault.h"
+#include "daemon/listener_inherit.h"
 #include "daemon/log.h"
 #include "daemon/output.h"
 #include "daemon/state_tables.h"
@@ -330,12 +331,15 @@ static void save_listener(struct manager_service *s, unsigned id)
 		return;
 	l->changed = false;
 	store_set(store, key,
-		json_pack("{s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "config",
+		json_pack("{s:o, s:b, s:s?, s:o, s:o, s:o, s:o*, s:o, s:o, s:o, s:o, s:o}", "config",
 			state_save(&state_table_listener_config, &l->config), "group",
-			l->kind == LISTENER_GROUP, "sockets", save_sockets(l), "dirty",
+			l->kind == LISTENER_GROUP, "held", l->held_reason, "sockets",
+			save_sockets(l), "dirty",
 			save_lanes(l->dirty_lanes, ARRAY_SIZE(l->dirty_lanes)), "per_worker",
-			save_lanes(l->per_worker_lanes, ARRAY_SIZE(l->per_worker_lanes)), "dev",
-			number(l->dev), "ino", number(l->ino), "resets", number(l->resets)));
+			save_lanes(l->per_worker_lanes, ARRAY_SIZE(l->per_worker_lanes)),
+			"inherited", inherit_save(l), "strangers", listener_guard_save(l), "dev",
+			number(l->dev), "ino", number(l->ino), "resets", number(l->resets),
+			"dropped", number(l->dropped)));
 }
 
 /* --- the rest of a service ------------------------------------------------ */

@@ -11,6 +11,7 @@ extern const struct state_table state_table_policy;	/* struct policy */
 extern const struct state_table state_table_generation; /* struct generation, without its workers */
 extern const struct state_table state_table_service;	/* struct service, without generations */
 /* state_tables_config.c */
+extern const struct state_table state_table_address; /* struct address */
 extern const struct state_table state_table_listener_config;
 extern const struct state_table state_table_service_config;
 extern const struct state_table state_table_config; /* without services */
@@ -20,6 +21,7 @@ extern const struct state_table state_table_process;  /* struct worker_process: 
 extern const struct state_table state_table_history;  /* struct history_entry, without snapshot */
 extern const struct state_table state_table_failure;
 extern const struct state_table state_table_upgrade; /* struct upgrade_spec */
+extern const struct state_table state_table_foreign; /* struct listener_foreign */
 
 /* Every table, for the test that holds them against the structures. */
 extern const struct state_table *const state_tables_core[], *const state_tables_config[],

@@ -6,20 +6,84 @@
 #define TYPE struct address
 static const struct state_field address_fields[] = {
 	FIELD(UNSIGNED, kind, .max = ADDRESS_UNIX_SEQPACKET),
-	FIELD(UNSIGNED, len, .max = sizeof(struct sockaddr_storage)),
- /* Of the longest of them. */
-	{.name = "address",
-		.type = STATE_BYTES,
-		.offset = offsetof(struct address,					   storage),
-		.size = sizeof(struct sockaddr_un)									 },
-	{ .name = "rest",
+	FIELD(UNSIGNED, len, .max = sizeof(struct sockaddr_un)),
+	/* Of the longest of them; what is behind is never used. */
+	FIELD(BYTES, un),
+	{.name = "rest",
 		.type = STATE_NOT_SAVED,
-		.offset = offsetof(struct address, storage) + sizeof(struct sockaddr_un),
-		.size = sizeof(struct address) - offsetof(struct address, storage) -
+		.offset = offsetof(struct address, un) + sizeof(struct sockaddr_un),
+		.size = sizeof(struct address) - offsetof(struct address, un) -
 			sizeof(struct sockaddr_un)},
 };
 #undef TYPE
-static const struct state_table address_table = STATE_TABLE(struct address, address_fields);
+
+/* 0 length: it is unset, as one that is inherited and did not come. */
+static bool address_is_valid(const void *address)
+{
+	const struct address *a = address;
+	int family = a->sa.sa_family;
+
+	if (a->len == 0)
+		return true;
+	if (a->kind > ADDRESS_UDP)
+		return family == AF_UNIX && a->len > offsetof(struct sockaddr_un, sun_path) &&
+		       (a->un.sun_path[0] == '\0' ||
+			       memchr(a->un.sun_path, '\0', sizeof(a->un.sun_path)));
+	return (family == AF_INET && a->len == sizeof(a->in4)) ||
+	       (family == AF_INET6 && a->len == sizeof(a->in6));
+}
+
+const struct state_table state_table_address =
+	STATE_TABLE(struct address, address_fields, .is_valid = address_is_valid);
+
+#define TYPE struct socket_option_setting
+static const struct state_field option_fields[] = {
+	FIELD(UNSIGNED, option, .max = SOCKET_OPTIONS_N - 1),
+	FIELD(U64, value),
+	FIELD(BYTES, text),
+	FIELD(NOT_SAVED, place),
+};
+#undef TYPE
+
+static bool option_is_valid(const void *option)
+{
+	const struct socket_option_setting *o = option;
+
+	return memchr(o->text, '\0', sizeof(o->text));
+}
+
+static const struct state_table option_table =
+	STATE_TABLE(struct socket_option_setting, option_fields, .is_valid = option_is_valid);
+
+#define TYPE struct multicast_group
+static const struct state_field group_fields[] = {
+	FIELD(INT, family),
+	FIELD(BYTES, address),
+	FIELD(BYTES, interface),
+};
+#undef TYPE
+
+static bool group_is_valid(const void *group)
+{
+	const struct multicast_group *g = group;
+
+	return (g->family == AF_INET || g->family == AF_INET6) &&
+	       memchr(g->interface, '\0', sizeof(g->interface));
+}
+
+static const struct state_table group_table =
+	STATE_TABLE(struct multicast_group, group_fields, .is_valid = group_is_valid);
+
+#define TYPE struct socket_options
+static const struct state_field options_fields[] = {
+	FIELD(LIST, list, COUNT(n), .table = &option_table, .max = SOCKET_OPTIONS_N),
+	FIELD(NOT_SAVED, n),
+	FIELD(LIST, groups, COUNT(n_groups), .table = &group_table, .max = MULTICAST_GROUPS_MAX),
+	FIELD(NOT_SAVED, n_groups),
+	FIELD(NOT_SAVED, groups_place),
+};
+#undef TYPE
+static const struct state_table options_table = STATE_TABLE(struct socket_options, options_fields);
 
 static void init_listener(void *listener)
 {
@@ -32,18 +96,19 @@ static const struct state_field listener_fields[] = {
 	FIELD(NOT_SAVED, place),
 	FIELD(BOOL, inherited),
 	FIELD(TEXT, inherit),
-	FIELD(STRUCT, address, .table = &address_table),
+	FIELD(UNSIGNED, inherit_index),
+	FIELD(TEXT, fd_name),
+	FIELD(STRUCT, address, .table = &state_table_address),
 	FIELD(UNSIGNED, sockets, .max = SOCKETS_PER_WORKER),
 	FIELD(BOOL, steering),
 	FIELD(BOOL, v6only),
-	FIELD(BOOL, nodelay),
 	FIELD(UNSIGNED, backlog),
+	FIELD(BOOL, backlog_set),
 	FIELD(UNSIGNED, mode),
 	FIELD(BOOL, mode_set),
 	FIELD(TEXT, owner),
 	FIELD(TEXT, group),
-	FIELD(U64, rcvbuf),
-	FIELD(U64, sndbuf),
+	FIELD(STRUCT, options, .table = &options_table),
 	FIELD(BOOL, broken),
 };
 #undef TYPE
@@ -206,7 +271,8 @@ static const struct state_field config_fields[] = {
 #undef TYPE
 const struct state_table state_table_config = STATE_TABLE(struct config, config_fields);
 
-const struct state_table *const state_tables_config[] = {&address_table,
+const struct state_table *const state_tables_config[] = {&state_table_address,
+	&option_table, &group_table, &options_table,
 	&state_table_listener_config, &ready_table, &verify_table, &upgrade_table, &recycle_table,
 	&restart_table, &limit_table, &env_file_table, &state_table_service_config, &control_table,
 	&state_table_config, NULL};

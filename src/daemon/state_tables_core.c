@@ -18,7 +18,10 @@ static const struct state_field worker_fields[] = {
 	FIELD(UNSIGNED, index, .max = CONFIG_WORKERS_MAX),
 	FIELD(UNSIGNED, state, .max = N_WORKER_STATES - 1),
 	FIELD(BOOL, was_ready),
+	FIELD(BOOL, had_share),
 	FIELD(BOOL, retiring),
+	FIELD(BOOL, seen_idle),
+	FIELD(BOOL, unsettled),
 	FIELD(BOOL, owes_settle),
 	FIELD(UNSIGNED, restarts),
 	FIELD(UNSIGNED, rescues),
@@ -153,6 +156,7 @@ static const struct state_field recycle_fields[] = {
 	FIELD(UNSIGNED, failures),
 	FIELD(U64, retry_usec),
 	FIELD(UNSIGNED, reason, .max = N_REASONS - 1),
+	FIELD(BOOL, served),
 };
 #undef TYPE
 static const struct state_table recycle_table = STATE_TABLE(struct recycle, recycle_fields);

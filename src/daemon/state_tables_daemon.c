@@ -112,7 +112,11 @@ static const struct state_field process_fields[] = {
 	FIELD(U64, ready_told_usec),
 	FIELD(INT, exit_code),
 	FIELD(INT, exit_status),
+	FIELD(BOOL, bound),
+	FIELD(BYTES, cpus),
 	FIELD(UNSIGNED, restarts),
+	FIELD(NOT_SAVED, memory),
+	FIELD(NOT_SAVED, memory_exact_usec),
 	FIELD(TEXT, spawn_failure),
 	FIELD(NOT_SAVED, changed),
 };
@@ -159,6 +163,20 @@ static const struct state_field upgrade_fields[] = {
 #undef TYPE
 const struct state_table state_table_upgrade = STATE_TABLE(struct upgrade_spec, upgrade_fields);
 
+#define TYPE struct listener_foreign
+static const struct state_field foreign_fields[] = {
+	FIELD(U64, inode),
+	FIELD(STRUCT, address, .table = &state_table_address),
+	FIELD(UNSIGNED, uid),
+	FIELD(INT, pid),
+	FIELD(TEXT, program),
+	FIELD(BOOL, member),
+	FIELD(BOOL, silent),
+};
+#undef TYPE
+const struct state_table state_table_foreign = STATE_TABLE(struct listener_foreign, foreign_fields);
+
 const struct state_table *const state_tables_daemon[] = {&time_table, &file_table, &rlimit_table,
 	&limit_table, &user_table, &state_table_snapshot, &state_table_process,
-	&state_table_history, &state_table_failure, &state_table_upgrade, NULL};
+	&state_table_history, &state_table_failure, &state_table_upgrade,
+	&state_table_foreign, NULL};

@@ -12,7 +12,7 @@
 /* Numbers begin again after that many; by then the first ones are long gone. */
 enum { NUMBER_MAX = 36 * 36 * 36 * 36 * 36 - 1 };
 
-static const char kinds[] = "lpnodecs";
+static const char kinds[] = "lipnodecs";
 
 static void format_name(enum stored kind, unsigned number, char *ret)
 {
@@ -48,6 +48,8 @@ static bool parse_name(const char *name, enum stored *ret_kind, unsigned *ret_nu
 
 static int take_received(struct store *s, struct activation *received)
 {
+	size_t n = 0;
+
 	s->received = calloc(received->n + 1, sizeof(*s->received));
 	if (!s->received)
 		return -ENOMEM;
@@ -55,13 +57,17 @@ static int take_received(struct store *s, struct activation *received)
 		struct activation_socket *a = &received->sockets[i];
 		struct store_received item;
 
-		if (a->fd < 0 || !a->name || !parse_name(a->name, &item.kind, &item.number))
+		if (a->fd < 0 || !a->name || !parse_name(a->name, &item.kind, &item.number)) {
+			received->sockets[n++] = *a;
 			continue;
+		}
 		item.fd = TAKE_FD(a->fd);
 		item.taken = false;
 		s->received[s->n_received++] = item;
 		s->last_number = MAX(s->last_number, item.number);
+		free(a->name);
 	}
+	received->n = n;
 	s->n_stored = (unsigned)s->n_received;
 	return 0;
 }

@@ -21,6 +21,7 @@
 
 enum stored {
 	STORED_LISTENER = 'l',
+	STORED_INHERITED = 'i', /* a socket unit's: never to be shut down */
 	STORED_PIDFD = 'p',
 	STORED_NOTIFY = 'n',
 	STORED_OUTPUT = 'o',	 /* a capture file; its file position is where reading goes on */

@@ -6,13 +6,13 @@
 
 #include "daemon/manager.h"
 
-struct verify;
-
 /* Begin the run with that number. What cannot even be begun is a failed run, told from the event
  * loop, never from inside. */
 void verify_start(struct manager_service *s, unsigned generation, unsigned run);
 /* End the run that is under way, if there is one: its command is killed, its result is not wanted.
  */
 void verify_stop(struct manager_service *s);
+/* Is a run of that generation under way? */
+bool verify_is_of(const struct manager_service *s, unsigned generation);
 /* The process of a running command, or 0: it is a child that is no worker. */
 pid_t verify_command(const struct manager_service *s);

@@ -62,6 +62,7 @@ static void forget_process(struct worker_process *p)
 	p->started = 0;
 	p->exit_looks = 0;
 	p->said_ready = p->told_main_pid = p->told_to_go = p->foreign = false;
+	p->memory = p->memory_exact_usec = 0;
 	p->changed = true;
 	free(p->notify_address);
 	p->notify_address = NULL;
@@ -151,17 +152,22 @@ void worker_process_kill(struct worker_process *p)
 		(void)kill(pids[i], SIGKILL);
 }
 
+char *worker_exit_to_string(int code, int status)
+{
+	if (code == EXIT_CODE_UNKNOWN)
+		return strdup(
+			"ended while no daemon was there, or as nobody's child: status unknown");
+	if (code == CLD_EXITED)
+		return xasprintf("exit status %d", status);
+	return xasprintf("signal %d (%s)%s", status, strsignal(status),
+		code == CLD_DUMPED ? ", core dumped" : "");
+}
+
 char *worker_process_describe_exit(const struct worker_process *p)
 {
 	if (p->exit_code == 0)
 		return p->pid ? strdup("running") : NULL;
-	if (p->exit_code == EXIT_CODE_UNKNOWN)
-		return strdup(
-			"ended while no daemon was there, or as nobody's child: status unknown");
-	if (p->exit_code == CLD_EXITED)
-		return xasprintf("exit status %d", p->exit_status);
-	return xasprintf("signal %d (%s)%s", p->exit_status, strsignal(p->exit_status),
-		p->exit_code == CLD_DUMPED ? ", core dumped" : "");
+	return worker_exit_to_string(p->exit_code, p->exit_status);
 }
 
 static int on_exit_event(sd_event_source *source, const siginfo_t *si, void *userdata);
@@ -360,7 +366,8 @@ static int environment_of(struct worker_process *p, const struct manager_generat
 	if (r >= 0 && (c->handoff & HANDOFF_LISTEN_FDS)) {
 		for (size_t i = 0; i < n_listeners; i++) {
 			char *longer = xasprintf("%s%s%s", names ? names : "", names ? ":" : "",
-				c->listeners[i].name);
+				c->listeners[i].fd_name ? c->listeners[i].fd_name
+							: c->listeners[i].name);
 			free(names);
 			names = longer;
 		}
@@ -378,22 +385,39 @@ static int environment_of(struct worker_process *p, const struct manager_generat
 	return 0;
 }
 
+/* What could not be made when its generation asked for it may be possible by now. */
+static int socket_of(struct worker_process *p, const struct manager_generation *g,
+	struct listener *l, struct error *ret_error)
+{
+	const struct generation *core = service_generation(&p->service->core, g->number);
+	unsigned lane = core ? core->lane : 0;
+	int fd = listener_socket(l, lane, p->index);
+
+	if (fd >= 0 || !core || l->kind != LISTENER_GROUP)
+		return fd;
+	if (listener_prepare_lane(l, lane, MAX(core->n_workers, p->index + 1),
+		    listener_lane_is_per_worker(l, lane), ret_error) < 0)
+		return -1;
+	return listener_socket(l, lane, p->index);
+}
+
 /* Which descriptors it gets, and as which numbers. */
 static int descriptors_of(struct worker_process *p, const struct manager_generation *g,
 	struct spawn_fd *fds, size_t *ret_n, struct error *ret_error)
 {
 	const struct service_config *c = &g->snapshot->config;
-	const struct generation *core = service_generation(&p->service->core, g->number);
 	size_t n = 0;
 
 	for (size_t i = 0; i < c->n_listeners; i++) {
 		int fd = -1;
 		for (unsigned id = 0; id < ARRAY_SIZE(p->service->listeners); id++) {
-			const struct listener *l = p->service->listeners[id];
+			struct listener *l = p->service->listeners[id];
 			if (l && (g->listeners & (UINT64_C(1) << id)) &&
 				plan_listener_same(&l->config, &c->listeners[i]))
-				fd = listener_socket(l, core ? core->lane : 0, p->index);
+				fd = socket_of(p, g, l, ret_error);
 		}
+		if (fd < 0 && ret_error->code)
+			return ret_error->code;
 		if (fd < 0)
 			return error_set(ret_error, -ENOENT,
 				"%s: listener %s has no socket for worker %u", p->service->name,
@@ -443,6 +467,29 @@ int worker_process_watch(struct worker_process *p, uint64_t watchdog_usec)
 	return sd_event_source_set_priority(p->watchdog_source, PRIORITY_TIMER);
 }
 
+static void bind_to_cpus(struct worker_process *p, const struct service_config *c, cpu_set_t *ret)
+{
+	p->bound = manager_cpus_of_worker(c, p->index, &p->cpus);
+	CPU_ZERO(ret);
+	for (unsigned cpu = 0; p->bound && cpu < CPU_SET_MAX && cpu < CPU_SETSIZE; cpu++)
+		if (cpu_set_has(&p->cpus, cpu))
+			CPU_SET(cpu, ret);
+}
+
+static int affinity_error(const struct worker_process *p, int r, struct error *ret_error)
+{
+	_cleanup_free_ char *wanted = cpu_set_format(&p->cpus), *there = NULL;
+	struct cpu_set own;
+
+	manager_cpus(&own);
+	there = cpu_set_format(&own);
+	return error_set_errno(ret_error, r,
+		"%s: worker %u of generation %u: cpu_affinity: %s: no such CPU; name some of %s, "
+		"which tenured itself may use, or say per-worker",
+		p->service->name, p->index, p->generation, wanted ? wanted : "?",
+		there ? there : "?");
+}
+
 static int spawn_error(const struct worker_process *p, const struct snapshot *snap,
 	const struct spawn_result *result, int r, struct error *ret_error)
 {
@@ -450,6 +497,8 @@ static int spawn_error(const struct worker_process *p, const struct snapshot *sn
 			   : result->failed_at == SPAWN_DIRECTORY ? snap->directory
 								  : "";
 
+	if (result->failed_at == SPAWN_AFFINITY)
+		return affinity_error(p, r, ret_error);
 	return error_set_errno(ret_error, r, "%s: worker %u of generation %u: %s %s",
 		p->service->name, p->index, p->generation, spawn_step_to_string(result->failed_at),
 		what);
@@ -465,6 +514,7 @@ int worker_process_spawn(
 	struct spawn_fd fds[SPAWN_FDS_MAX];
 	struct spawn_result result;
 	enum output_kind output = c->output;
+	cpu_set_t cpus;
 	size_t n_fds = 0;
 	int r;
 
@@ -499,6 +549,7 @@ int worker_process_spawn(
 	if (r < 0)
 		return error_set_errno(
 			ret_error, r, "%s: environment of worker %u", p->service->name, p->index);
+	bind_to_cpus(p, c, &cpus);
 	/* If we are killed now, the next one looks for a process with this notify socket. */
 	state_save_service(p->service);
 	fault_point("spawn");
@@ -520,6 +571,7 @@ int worker_process_spawn(
 			.n_groups = snap->user.n_groups,
 			.limits = snap->limits,
 			.n_limits = snap->n_limits,
+			.cpus = p->bound ? &cpus : NULL,
 			.cgroup_fd = -1,
 		},
 		&result);

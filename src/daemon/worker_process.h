@@ -39,9 +39,13 @@ struct worker_process {
 	uint64_t ready_told_usec;   /* the process spawned then was reported ready */
 	int exit_code, exit_status; /* of the last process: CLD_* and status, as siginfo_t;
 				       exit_code 0: none yet */
+	bool bound;		    /* by cpu_affinity, when it was spawned */
+	struct cpu_set cpus;
 	unsigned restarts;
-	char *spawn_failure; /* why the last start came to nothing; NULL: it did not */
-	bool changed;	     /* since it was saved */
+	uint64_t memory;	    /* at the last look, bytes; 0: not looked at */
+	uint64_t memory_exact_usec; /* CLOCK_MONOTONIC of the last exact look; 0: none */
+	char *spawn_failure;	    /* why the last start came to nothing; NULL: it did not */
+	bool changed;		    /* since it was saved */
 };
 /* exit_code: the process has ended, and nobody could be asked how. */
 enum { EXIT_CODE_UNKNOWN = -1 };
@@ -64,7 +68,9 @@ void worker_process_changed(struct worker_process *p);
 void worker_process_signal(struct worker_process *p, int signal, bool group);
 /* SIGKILL to its group and descendants. */
 void worker_process_kill(struct worker_process *p);
-/* "exit status 3", "signal 9 (Killed)", "running". The caller frees. */
+/* "exit status 3", "signal 9 (Killed)", of CLD_* and status as in siginfo_t. The caller frees. */
+char *worker_exit_to_string(int code, int status);
+/* The same of its last process, or "running". The caller frees. */
 char *worker_process_describe_exit(const struct worker_process *p);
 /* Handle one notify datagram queue (event callback). */
 int worker_notify_dispatch(sd_event_source *source, int fd, uint32_t revents, void *userdata);

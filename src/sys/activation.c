@@ -28,6 +28,7 @@ static void look_at(struct activation_socket *s)
 		return;
 	r = listen_query(s->fd, &state);
 	s->listening = (r >= 0 || r == -EOPNOTSUPP) && state.accepting;
+	s->queue_max = state.queue_max;
 }
 
 int activation_receive(struct activation *ret)

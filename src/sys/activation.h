@@ -13,6 +13,8 @@ struct activation_socket {
 			   store */
 	bool listening; /* SO_ACCEPTCONN; a bound datagram socket is too */
 	uid_t uid;	/* owner of the socket (fstat) */
+	unsigned queue_max; /* TCP: its backlog; else 0 */
+	bool in_use;	    /* kept for the caller, never used here */
 };
 struct activation {
 	struct activation_socket *sockets;

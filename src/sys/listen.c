@@ -7,9 +7,12 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/sock_diag.h>
 #include <linux/tcp.h>
 #include <poll.h>
 #include <sys/stat.h>
+
+#include "sys/listen_options.h"
 
 static int set_option(int fd, int level, int option, int value)
 {
@@ -21,16 +24,6 @@ static int get_option(int fd, int level, int option, int *ret)
 	socklen_t len = sizeof(*ret);
 
 	return getsockopt(fd, level, option, ret, &len) < 0 ? -errno : 0;
-}
-
-/* The FORCE variants pass the limits of net.core.rmem_max and wmem_max where we are allowed to. */
-static int set_buffer(int fd, int force, int option, uint64_t size)
-{
-	int value = size > INT_MAX / 2 ? INT_MAX / 2 : (int)size;
-
-	if (size == 0 || set_option(fd, SOL_SOCKET, force, value) >= 0)
-		return 0;
-	return set_option(fd, SOL_SOCKET, option, value);
 }
 
 /* All that must be said before bind(2). */
@@ -57,15 +50,7 @@ static int open_inet(const struct address *a, const struct listen_options *o)
 		if (r < 0)
 			return r;
 	}
-	if (a->kind == ADDRESS_TCP && o->nodelay) {
-		r = set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-		if (r < 0)
-			return r;
-	}
-	r = set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, o->rcvbuf);
-	if (r < 0)
-		return r;
-	r = set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, o->sndbuf);
+	r = listen_options_set(fd, o->options, o->n_options, o->ret_refused);
 	if (r < 0)
 		return r;
 	if (o->socket_uid != (uid_t)-1 && fchown(fd, o->socket_uid, (gid_t)-1) < 0)
@@ -157,6 +142,31 @@ int listen_open_member(const struct address *a, const struct listen_options *o)
 	return TAKE_FD(fd);
 }
 
+int listen_hold_back(int fd, bool hold)
+{
+	struct sock_filter nothing = BPF_STMT(BPF_RET | BPF_K, 0);
+	struct sock_fprog program = {.len = 1, .filter = &nothing};
+	int unused = 0, r;
+
+	if (hold)
+		r = setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
+	else
+		r = setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof(unused));
+	return r < 0 ? -errno : 0;
+}
+
+int listen_leave_group(int fd)
+{
+	return set_option(fd, SOL_SOCKET, SO_REUSEPORT, 0);
+}
+
+int listen_is_group(int fd)
+{
+	int value, r = get_option(fd, SOL_SOCKET, SO_REUSEPORT, &value);
+
+	return r < 0 ? r : value != 0;
+}
+
 static int socket_type(int fd)
 {
 	int type, r;
@@ -204,13 +214,28 @@ int listen_make_group(int fd)
 	return set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
 }
 
+static bool is_connected(int fd)
+{
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(peer);
+
+	return getpeername(fd, (struct sockaddr *)&peer, &len) >= 0;
+}
+
 static int query_datagram(int fd, struct listen_state *ret)
 {
-	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct pollfd p = {.fd = fd, .events = POLLIN | POLLRDHUP};
+	bool down, waiting;
+	char byte;
 
 	if (poll(&p, 1, 0) < 0)
 		return -errno;
-	*ret = (struct listen_state){.accepting = true, .queue = (p.revents & POLLIN) != 0};
+	down = (p.revents & (POLLRDHUP | POLLHUP)) != 0;
+	waiting = (p.revents & POLLIN) != 0;
+	/* One that was shut down is always readable. */
+	if (down)
+		waiting = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0;
+	*ret = (struct listen_state){.accepting = !down && !is_connected(fd), .queue = waiting};
 	return 0;
 }
 
@@ -238,6 +263,23 @@ int listen_query(int fd, struct listen_state *ret)
 	return -EOPNOTSUPP;
 }
 
+int listen_dropped(int fd, unsigned *ret)
+{
+	uint32_t info[SK_MEMINFO_VARS] = {0};
+	socklen_t len = sizeof(info);
+	int deferred;
+
+	/* Each acknowledgment that brought no data yet counts as dropped then. */
+	if (get_option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &deferred) >= 0 && deferred > 0)
+		return -EOPNOTSUPP;
+	if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &len) < 0)
+		return -errno;
+	if (len <= SK_MEMINFO_DROPS * sizeof(info[0]))
+		return -EOPNOTSUPP;
+	*ret = info[SK_MEMINFO_DROPS];
+	return 0;
+}
+
 int listen_nudge(int fd)
 {
 	int accepting, type = socket_type(fd), r;
@@ -253,7 +295,9 @@ int listen_nudge(int fd)
 }
 
 /* shutdown(2) does not keep datagrams from an unconnected socket; a peer does. Its own address is
- * one that can be reached from it; the port is discard's. */
+ * one that can be reached from it; the port is discard's. Where the address was a specific one
+ * kernels before 6.13 leave a connected socket its place in the array; one whose device changes
+ * has to go. */
 static void retire_datagram(int fd)
 {
 	struct address own, peer;
@@ -266,6 +310,7 @@ static void retire_datagram(int fd)
 	else
 		peer.in6.sin6_port = htons(9);
 	(void)connect(fd, &peer.sa, peer.len);
+	(void)setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", sizeof("lo"));
 }
 
 void listen_shutdown_take(int *fd)
@@ -309,6 +354,20 @@ static int reset_one(int fd, bool datagram, bool *waited)
 	return 1;
 }
 
+/* What was reported about datagrams that were sent from it: nobody is there to read it. */
+static void discard_errors(int fd)
+{
+	int error;
+
+	for (int i = 0; i < 64; i++) {
+		struct msghdr message = {.msg_name = NULL};
+
+		if (recvmsg(fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+			break;
+	}
+	(void)get_option(fd, SOL_SOCKET, SO_ERROR, &error);
+}
+
 int listen_reset_queue(int fd, unsigned max)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -316,12 +375,16 @@ int listen_reset_queue(int fd, unsigned max)
 
 	if (poll(&p, 1, 0) < 0)
 		return -errno;
-	if (!(p.revents & POLLIN))
+	if (!(p.revents & (POLLIN | POLLERR)))
 		return 0;
 	type = socket_type(fd);
 	flags = fcntl(fd, F_GETFL);
 	if (type < 0 || flags < 0)
 		return -errno;
+	if (type == SOCK_DGRAM)
+		discard_errors(fd);
+	if (!(p.revents & POLLIN))
+		return 0;
 	/* accept(2) can be told not to wait in no other way, and somebody may take the connection
 	 * before us. */
 	if (type != SOCK_DGRAM && !(flags & O_NONBLOCK) &&

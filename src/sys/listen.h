@@ -7,6 +7,7 @@
 #include <linux/filter.h>
 
 #include "base/address.h"
+#include "base/sockopt.h"
 
 struct listen_options {
 	/* As workers expect it from a socket they are given: O_NONBLOCK is not set, like systemd's
@@ -14,9 +15,11 @@ struct listen_options {
 	bool blocking;
 	unsigned backlog; /* used by listen_open_unix() alone; TCP says it in listen_start() */
 	bool v6only;
-	bool nodelay;
-	uint64_t rcvbuf, sndbuf; /* bytes, as setsockopt(2) takes them; 0: leave alone */
-	mode_t mode;		 /* Unix path: applied when mode_set, else 0777 less the umask */
+	const struct sockopt *options; /* of TCP and UDP: set before bind; borrowed */
+	size_t n_options;
+	size_t *ret_refused; /* set to the index of the option that was refused, else left alone; or
+				NULL */
+	mode_t mode;	     /* Unix path: applied when mode_set, else 0777 less the umask */
 	bool mode_set;
 	uid_t owner; /* Unix path: (uid_t)-1 leaves it */
 	gid_t group;
@@ -44,6 +47,9 @@ int listen_start(int fd, unsigned backlog);
  * neither) is -EEXIST; a socket on which somebody answers is -EADDRINUSE, one we may not ask is
  * -EACCES. Abstract names are bound directly. Listening, unless datagram. fd or -errno. */
 int listen_open_unix(const struct address *a, const struct listen_options *o);
+/* Who listens on that Unix socket, as of their listen(2). Connects to it for a moment. *ret_pid: 0
+ * when they are in a namespace that we do not see. -errno of connect(2). */
+int listen_unix_holder(const struct address *a, pid_t *ret_pid, uid_t *ret_uid);
 /* Which file the path is now, to be recorded right after listen_open_unix(). -ENOENT; abstract:
  * -EOPNOTSUPP. */
 int listen_path_identity(const struct address *a, dev_t *ret_dev, ino_t *ret_ino);
@@ -66,9 +72,19 @@ int listen_unsteer(int fd);
 /* Make a socket that was bound without it a group: sets SO_REUSEPORT. It is the array's number 0
  * when the next one joins, and can be steered from then on. */
 int listen_make_group(int fd);
+/* The reverse, for a socket that is to be as it was: SO_REUSEPORT is not set any more. It must be
+ * its group's only member. 0 or -errno. */
+int listen_leave_group(int fd);
+/* Is SO_REUSEPORT set? 0, 1 or -errno. A socket for which it was set before bind(2), or listen(2)
+ * of TCP, is a group by itself, and can be steered at once. */
+int listen_is_group(int fd);
+/* Drop whatever arrives for the socket itself (SO_ATTACH_FILTER), or no longer. A TCP client whose
+ * SYN was dropped sends another a second later; datagrams are lost. 0 or -errno. */
+int listen_hold_back(int fd, bool hold);
 
 struct listen_state {
-	bool accepting;	    /* SO_ACCEPTCONN; datagram sockets: true */
+	bool accepting;	    /* SO_ACCEPTCONN; a datagram socket: nobody has shut it down, or
+			       connected it, for all who hold it */
 	unsigned queue;	    /* connections waiting in the accept queue; UDP: 1 when at least one
 			       datagram waits */
 	unsigned queue_max; /* queue may be one more when full; UDP: 0 */
@@ -76,13 +92,17 @@ struct listen_state {
 /* TCP_INFO of a held socket (tcpi_unacked, tcpi_sacked), under a microsecond. Unix sockets:
  * -EOPNOTSUPP for the queue (accepting is set; sockdiag_unix_queue() knows it). */
 int listen_query(int fd, struct listen_state *ret);
+/* How many connections (SYNs, too) or datagrams the kernel has dropped since the socket was made,
+ * mostly because its queue was full: SO_MEMINFO. Wraps at 2^32. -EOPNOTSUPP with TCP_DEFER_ACCEPT,
+ * where what is dropped is no connection. 0 or -errno. */
+int listen_dropped(int fd, unsigned *ret);
 /* Wake every waiter once, harmlessly: shutdown(SHUT_WR) on a listening socket changes nothing else.
  * Datagram sockets are left alone (they could not send any more). -ENOTCONN when it does not
  * listen. */
 int listen_nudge(int fd);
-/* End a lane's socket for every holder: what is queued is reset, a TCP socket leaves the group. A
- * UDP socket keeps its place until its last holder is gone, but is connected to a port nobody uses,
- * so that it gets nothing more. Takes the fd (-1: nothing). */
+/* End a lane's socket for every holder: what is queued is reset, the socket leaves the group.
+ * A UDP socket is connected to a port nobody uses, so that whoever holds it gets nothing more.
+ * Takes the fd (-1: nothing). */
 void listen_shutdown_take(int *fd);
 /* Accept and reset (SO_LINGER 0) up to max waiting connections of a socket nobody serves; datagrams
  * are discarded. Never blocks; for that a blocking socket is made non-blocking for the moment, the
@@ -99,3 +119,6 @@ int socket_address(int fd, struct address *ret);
  * attach before listen, two members, steer to each in turn, close one, check the move. 0, or -errno
  * / -ENOTSUP when the order is not as expected. Bounded to 2 s. */
 int listen_selftest(void);
+/* Does a UDP socket leave its group's array when it is connected? 1 (Linux 6.13 and later), 0 (it
+ * keeps its place if it was bound to a specific address), or -errno. Asked on loopback. */
+int listen_connected_leaves(void);

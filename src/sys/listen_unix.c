@@ -229,3 +229,18 @@ int listen_unlink(const struct address *a, dev_t dev, ino_t ino)
 		return -ESTALE;
 	return unlink(a->un.sun_path) < 0 ? -errno : 0;
 }
+
+int listen_unix_holder(const struct address *a, pid_t *ret_pid, uid_t *ret_uid)
+{
+	_cleanup_close_ int fd = -1;
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	fd = socket(AF_UNIX, address_socket_type(a) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 || connect(fd, &a->sa, a->len) < 0 ||
+		getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+		return -errno;
+	*ret_pid = peer.pid;
+	*ret_uid = peer.uid;
+	return 0;
+}

@@ -169,12 +169,7 @@ int process_descendants_by_scan(pid_t root, bool with_zombies, pid_t **ret, size
 
 /* --- by the lists of children ------------------------------------------------------------- */
 
-struct family {
-	pid_t *pids;
-	size_t n, capacity;
-};
-
-static int family_add(struct family *f, pid_t pid)
+static int family_add(struct process_family *f, pid_t pid)
 {
 	int r;
 
@@ -188,7 +183,7 @@ static int family_add(struct family *f, pid_t pid)
 }
 
 /* "812 813 ", as the file is now. */
-static int family_read(struct family *f, int fd, struct buffer *text)
+static int family_read(struct process_family *f, int fd, struct buffer *text)
 {
 	enum { STEP = 1024 };
 	off_t offset = 0;
@@ -222,7 +217,7 @@ static int family_read(struct family *f, int fd, struct buffer *text)
 
 /* The kernel finds the next child by the one before, and may skip one when that is reaped just
  * then. So the list is read until it is twice the same; all that any reading had counts. */
-static int family_add_children(struct family *f, int fd)
+static int family_add_children(struct process_family *f, int fd)
 {
 	_cleanup_buffer_ struct buffer before = {0};
 
@@ -243,7 +238,7 @@ static int family_add_children(struct family *f, int fd)
 	return 0;
 }
 
-static int family_add_process(struct family *f, pid_t pid)
+static int family_add_process(struct process_family *f, pid_t pid)
 {
 	_cleanup_closedir_ DIR *d = NULL;
 	struct dirent *e;
@@ -270,30 +265,69 @@ static int family_add_process(struct family *f, pid_t pid)
 	return 0;
 }
 
-int process_descendants(pid_t root, bool with_zombies, pid_t **ret, size_t *ret_n)
+int process_family_begin(struct process_family *f, pid_t root)
 {
-	struct family f = {0};
 	struct process self;
 	int r;
 
+	*f = (struct process_family){0};
 	/* CONFIG_PROC_CHILDREN */
-	if (access("/proc/thread-self/children", F_OK) < 0)
-		return process_descendants_by_scan(root, with_zombies, ret, ret_n);
+	if (access("/proc/thread-self/children", F_OK) < 0) {
+		r = process_descendants_by_scan(root, true, &f->pids, &f->n);
+		if (r < 0)
+			return r;
+		f->n_looked = f->capacity = f->n;
+		return 0;
+	}
 	r = read_stat(root, &self);
 	if (r >= 0)
-		r = family_add(&f, root);
-	for (size_t i = 0; r >= 0 && i < f.n; i++) {
-		r = family_add_process(&f, f.pids[i]);
-		if (r == -ESRCH || r == -EACCES)
-			r = 0;
-	}
+		r = family_add(f, root);
+	if (r < 0)
+		process_family_done(f);
+	return r;
+}
+
+int process_family_step(struct process_family *f)
+{
+	int r;
+
+	if (f->n_looked >= f->n)
+		return 0;
+	r = family_add_process(f, f->pids[f->n_looked++]);
+	return r < 0 && r != -ESRCH && r != -EACCES ? r : 1;
+}
+
+void process_family_done(struct process_family *f)
+{
+	free(f->pids);
+	*f = (struct process_family){0};
+}
+
+int process_descendants(pid_t root, bool with_zombies, pid_t **ret, size_t *ret_n)
+{
+	struct process_family f;
+	int r;
+
+	r = process_family_begin(&f, root);
+	if (r < 0)
+		return r;
+	do
+		r = process_family_step(&f);
+	while (r > 0);
 	if (r < 0) {
-		free(f.pids);
+		process_family_done(&f);
 		return r;
 	}
 	*ret_n = with_zombies ? f.n : without_zombies(f.pids, f.n);
 	*ret = f.pids;
 	return 0;
+}
+
+bool process_is_zombie(pid_t pid)
+{
+	struct process p;
+
+	return read_stat(pid, &p) >= 0 && p.zombie;
 }
 
 bool process_is_descendant(pid_t pid, pid_t root)

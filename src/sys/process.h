@@ -14,6 +14,17 @@ int process_descendants(pid_t root, bool with_zombies, pid_t **ret, size_t *ret_
 /* The same for kernels that do not list the children of a process: by a pass over all of /proc,
  * which takes the longer the more processes there are. */
 int process_descendants_by_scan(pid_t root, bool with_zombies, pid_t **ret, size_t *ret_n);
+/* The same (zombies included) a process at a time, for callers that must not be kept long. */
+struct process_family {
+	pid_t *pids; /* so far; owned */
+	size_t n, capacity, n_looked;
+};
+/* -ESRCH: there is no such root. */
+int process_family_begin(struct process_family *f, pid_t root);
+/* Look for the children of one more of them. 1: there may be more; 0: these are all. */
+int process_family_step(struct process_family *f);
+void process_family_done(struct process_family *f);
+bool process_is_zombie(pid_t pid);
 /* Does its chain of parents lead to root? True for root itself. */
 bool process_is_descendant(pid_t pid, pid_t root);
 /* "nginx"; the caller frees. This and the environment are still the old ones for a moment after
@@ -22,14 +33,19 @@ int process_name(pid_t pid, char **ret);
 /* Does any of the n processes hold the socket with that inode? 1, 0, or -errno when none could be
  * looked into. */
 int process_holds_socket(const pid_t *pids, size_t n, uint64_t inode);
-/* The inodes of all sockets that the n processes hold, each once, into an array the caller frees
- * (NULL: there are none). Who is gone holds nothing. -E2BIG when they have more than max
- * descriptors in all, -EACCES when one may not be looked into. */
-int process_sockets(const pid_t *pids, size_t n, size_t max, uint64_t **ret_inodes, size_t *ret_n);
-/* How many of the given socket inodes (any order; 0 is none) do the n processes hold. Each counts
- * once, however many hold it. -errno when none could be looked into. */
-int process_count_sockets(
-	const pid_t *pids, size_t n, const uint64_t *inodes, size_t n_inodes, size_t *ret);
+/* The sockets that one process holds, a descriptor at a time: a microsecond or three each, and some
+ * have a hundred thousand. */
+struct process_sockets {
+	int fd;
+	size_t at, len;
+	_Alignas(8) uint8_t buf[2048];
+};
+/* -ESRCH: it is gone, or a zombie. -EACCES: it may not be looked into. */
+int process_sockets_begin(struct process_sockets *s, pid_t pid);
+/* 1: one more descriptor, *ret_inode is its socket's inode or 0 when it is none; 0: that was all.
+ * One that is opened or closed meanwhile may be missed. */
+int process_sockets_next(struct process_sockets *s, uint64_t *ret_inode);
+void process_sockets_end(struct process_sockets *s);
 /* Is any of the n processes (all its threads) seen to wait on the listening socket: it is in one of
  * its epoll sets (fdinfo "tfd ... ino") for input, a thread sits in accept or accept4 on it, in
  * poll, ppoll, select or pselect6 with it in the set (where the set may not be read: while the
@@ -46,7 +62,6 @@ int process_environment(pid_t pid, const char *name, char **ret);
 /* When it was started, in the kernel's ticks since boot: with the pid it names a process for good.
  */
 int process_start_time(pid_t pid, uint64_t *ret);
-bool process_is_zombie(pid_t pid);
 /* All processes but ourselves whose environment, as it was at their exec, has NAME=VALUE; those of
  * a process group. Searches all of /proc. The caller frees. */
 int process_find_by_environment(const char *name, const char *value, pid_t **ret, size_t *ret_n);
@@ -55,5 +70,11 @@ int process_find_group(pid_t pgid, pid_t **ret, size_t *ret_n);
  * since Linux 6.15. The pidfd must have been opened while it lived. -EAGAIN: its parent has not
  * reaped it yet; -ESRCH: it was too long ago; -EOPNOTSUPP: the kernel does not tell. */
 int process_exit_status(int pidfd, int *ret_code, int *ret_status);
+/* Its resident memory in bytes; shared pages count in full. Cheap. */
+int process_memory(pid_t pid, uint64_t *ret);
+/* The same, but of a page that n processes share only an n-th part counts, so that the sum over
+ * related processes is what they have. Takes the longer the more there is. -EACCES: needs the right
+ * to trace it. */
+int process_memory_share(pid_t pid, uint64_t *ret);
 /* Ask for orphans: prctl(PR_SET_CHILD_SUBREAPER). */
 int process_become_subreaper(void);

@@ -11,7 +11,7 @@
 #include "sys/procfs.h"
 
 /* pid (name) state ppid pgrp session ... starttime; fields are counted from 1. */
-enum { FIELD_STATE = 3, FIELD_PGRP = 5, FIELD_STARTTIME = 22 };
+enum { FIELD_PGRP = 5, FIELD_STARTTIME = 22 };
 
 static int read_field(pid_t pid, unsigned field, uint64_t *ret)
 {
@@ -30,22 +30,15 @@ static int read_field(pid_t pid, unsigned field, uint64_t *ret)
 		p = strchr(p, ' ');
 		p = p ? p + 1 : NULL;
 	}
-	if (!p || (field != FIELD_STATE && !isdigit((unsigned char)*p)))
+	if (!p || !isdigit((unsigned char)*p))
 		return -EBADMSG;
-	*ret = field == FIELD_STATE ? (uint8_t)*p : (uint64_t)strtoull(p, NULL, 10);
+	*ret = strtoull(p, NULL, 10);
 	return 0;
 }
 
 int process_start_time(pid_t pid, uint64_t *ret)
 {
 	return read_field(pid, FIELD_STARTTIME, ret);
-}
-
-bool process_is_zombie(pid_t pid)
-{
-	uint64_t state;
-
-	return read_field(pid, FIELD_STATE, &state) >= 0 && (state == 'Z' || state == 'X');
 }
 
 typedef bool (*process_test_fn)(pid_t pid, const void *argument);

@@ -122,111 +122,53 @@ int process_holds_socket(const pid_t *pids, size_t n, uint64_t inode)
 	return any_process(pids, n, holds_socket, &inode);
 }
 
-/* --- listing ------------------------------------------------------------------------------ */
+/* --- one descriptor at a time ------------------------------------------------------------- */
 
-struct listed {
-	uint64_t *inodes;
-	size_t n, capacity, n_looked, max;
-};
-
-static int list_socket(pid_t pid, int fd, const char *link, void *userdata)
+int process_sockets_begin(struct process_sockets *s, pid_t pid)
 {
-	struct listed *l = userdata;
-	uint64_t inode = link_socket(link);
-	int r;
+	char path[64];
+	int fd;
 
-	(void)pid;
-	(void)fd;
-	if (++l->n_looked > l->max)
-		return -E2BIG;
-	for (size_t i = 0; i < l->n; i++)
-		if (l->inodes[i] == inode)
-			return 0;
-	if (inode == 0)
-		return 0;
-	r = array_reserve(&l->inodes, &l->capacity, l->n + 1, sizeof(*l->inodes));
-	if (r >= 0)
-		l->inodes[l->n++] = inode;
-	return r;
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0) {
+		int r = procfs_error(errno);
+		/* What is left of a process belongs to root. */
+		return r == -EACCES && process_is_zombie(pid) ? -ESRCH : r;
+	}
+	s->fd = fd;
+	s->at = s->len = 0;
+	return 0;
 }
 
-int process_sockets(const pid_t *pids, size_t n, size_t max, uint64_t **ret_inodes, size_t *ret_n)
+int process_sockets_next(struct process_sockets *s, uint64_t *ret_inode)
 {
-	struct listed l = {.max = max};
+	for (;;) {
+		const struct dirent64 *e;
+		char link[LINK_SIZE];
+		unsigned number;
 
-	for (size_t i = 0; i < n; i++) {
-		int r = each_descriptor(pids[i], list_socket, &l);
+		if (s->at >= s->len) {
+			/* Few at a time: the kernel makes an inode of its own for each. */
+			ssize_t n = getdents64(s->fd, s->buf, sizeof(s->buf));
 
-		if (r < 0 && r != -ESRCH) {
-			free(l.inodes);
-			return r;
+			if (n <= 0)
+				return n < 0 ? procfs_error(errno) : 0;
+			s->at = 0;
+			s->len = (size_t)n;
 		}
+		e = (const struct dirent64 *)(s->buf + s->at);
+		s->at += e->d_reclen;
+		if (parse_uint(e->d_name, 0, INT32_MAX, &number) < 0)
+			continue;
+		*ret_inode = read_link(s->fd, (int)number, link) ? link_socket(link) : 0;
+		return 1;
 	}
-	*ret_inodes = l.inodes;
-	*ret_n = l.n;
-	return 0;
 }
 
-/* --- counting ----------------------------------------------------------------------------- */
-
-struct counted {
-	uint64_t *inodes; /* sorted */
-	bool *seen;
-	size_t n, n_seen;
-};
-
-static int compare_inodes(const void *a, const void *b)
+void process_sockets_end(struct process_sockets *s)
 {
-	const uint64_t *x = a, *y = b;
-
-	return (*x > *y) - (*x < *y);
-}
-
-static int count_socket(pid_t pid, int fd, const char *link, void *userdata)
-{
-	struct counted *c = userdata;
-	uint64_t inode = link_socket(link), *found;
-
-	(void)pid;
-	(void)fd;
-	if (inode == 0)
-		return 0;
-	found = bsearch(&inode, c->inodes, c->n, sizeof(*c->inodes), compare_inodes);
-	if (found && !c->seen[found - c->inodes]) {
-		c->seen[found - c->inodes] = true;
-		c->n_seen++;
-	}
-	return 0;
-}
-
-static int count_sockets(pid_t pid, void *userdata)
-{
-	return each_descriptor(pid, count_socket, userdata);
-}
-
-int process_count_sockets(
-	const pid_t *pids, size_t n, const uint64_t *inodes, size_t n_inodes, size_t *ret)
-{
-	_cleanup_free_ uint64_t *sorted = NULL;
-	_cleanup_free_ bool *seen = NULL;
-	struct counted c;
-	int r;
-
-	sorted = calloc(n_inodes + 1, sizeof(*sorted));
-	seen = calloc(n_inodes + 1, sizeof(*seen));
-	if (!sorted || !seen)
-		return -ENOMEM;
-	/* 0 is no socket, but one that nobody has accepted yet. */
-	c = (struct counted){.inodes = sorted, .seen = seen};
-	for (size_t i = 0; i < n_inodes; i++)
-		if (inodes[i] != 0)
-			sorted[c.n++] = inodes[i];
-	qsort(sorted, c.n, sizeof(*sorted), compare_inodes);
-	r = any_process(pids, n, count_sockets, &c);
-	if (r < 0)
-		return r;
-	*ret = c.n_seen;
-	return 0;
+	s->fd = close_fd(s->fd);
 }
 
 /* --- waiting ------------------------------------------------------------------------------ */

@@ -210,6 +210,13 @@ static int connection_message(void *payload, size_t len, void *userdata)
 int sockdiag_connection(
 	int nl, const struct address *local, const struct address *peer, uint64_t *ret_inode)
 {
+	return sockdiag_connection_on(nl, local, peer,
+		address_family(local) == AF_INET6 ? local->in6.sin6_scope_id : 0, ret_inode);
+}
+
+int sockdiag_connection_on(int nl, const struct address *local, const struct address *peer,
+	unsigned interface, uint64_t *ret_inode)
+{
 	struct request request = {
 		.inet = {.sdiag_protocol = IPPROTO_TCP, .idiag_states = ~0U},
 	};
@@ -230,8 +237,7 @@ int sockdiag_connection(
 		return -EINVAL;
 	memcpy(id.idiag_src, source, sizeof(source));
 	memcpy(id.idiag_dst, destination, sizeof(destination));
-	if (family == AF_INET6)
-		id.idiag_if = local->in6.sin6_scope_id;
+	id.idiag_if = interface;
 	request.inet.sdiag_family = (uint8_t)family;
 	request.inet.id = id;
 
@@ -244,21 +250,18 @@ int sockdiag_connection(
 
 /* --- dumps -------------------------------------------------------------------------------- */
 
-/* Both families, one after the other, or the one that is asked for: each takes a walk of its own,
- * and a kernel without IPv6 has only one. */
-static int dump_tcp(
-	int nl, int family, unsigned port, uint32_t states, message_fn message, void *userdata)
+/* Both families, one after the other; a kernel without IPv6 has only one. */
+static int dump_inet(int nl, uint8_t protocol, unsigned port, uint32_t states, message_fn message,
+	void *userdata)
 {
 	static const uint8_t families[] = {AF_INET, AF_INET6};
 
 	for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
-		if (family != AF_UNSPEC && family != families[i])
-			continue;
 		struct request request = {
 			.inet =
 				{
 					.sdiag_family = families[i],
-					.sdiag_protocol = IPPROTO_TCP,
+					.sdiag_protocol = protocol,
 					.idiag_states = states,
 					.id.idiag_sport = htons((uint16_t)port),
 				       },
@@ -272,60 +275,26 @@ static int dump_tcp(
 	return 0;
 }
 
-struct connections {
-	uint64_t *inodes;
-	size_t n, capacity, max;
-	bool truncated;
-};
-
-static int connections_message(void *payload, size_t len, void *userdata)
-{
-	const struct inet_diag_msg *m = payload;
-	struct connections *c = userdata;
-	int r;
-
-	if (len < sizeof(*m))
-		return -EBADMSG;
-	if (!m->idiag_inode && m->idiag_state != TCP_ESTABLISHED &&
-		m->idiag_state != TCP_CLOSE_WAIT)
-		return 0;
-	if (c->n >= c->max) {
-		c->truncated = true;
-		return 0;
-	}
-	r = array_reserve(&c->inodes, &c->capacity, c->n + 1, sizeof(*c->inodes));
-	if (r < 0)
-		return r;
-	c->inodes[c->n++] = m->idiag_inode;
-	return 0;
-}
-
-int sockdiag_connections(int nl, int family, unsigned port, size_t max, uint64_t **ret_inodes,
-	size_t *ret_n, bool *ret_truncated)
-{
-	const uint32_t states = STATE(TCP_ESTABLISHED) | STATE(TCP_CLOSE_WAIT) |
-				STATE(TCP_FIN_WAIT1) | STATE(TCP_FIN_WAIT2) | STATE(TCP_CLOSING) |
-				STATE(TCP_LAST_ACK);
-	struct connections c = {.max = max};
-	int r;
-
-	if (port == 0 || port > UINT16_MAX)
-		return -EINVAL;
-	r = dump_tcp(nl, family, port, states, connections_message, &c);
-	if (r < 0) {
-		free(c.inodes);
-		return r;
-	}
-	*ret_inodes = c.inodes;
-	*ret_n = c.n;
-	*ret_truncated = c.truncated;
-	return 0;
-}
-
 struct listeners {
+	enum address_kind kind;
 	struct sockdiag_listener *list;
 	size_t n, capacity;
 };
+
+/* For those of IPv6 that have no peer; -1: not told. */
+static int told_v6only(const struct inet_diag_msg *m, size_t len)
+{
+	union {
+		const void *in;
+		void *out;
+	} u = {.in = m + 1};
+	struct rtattr *a = u.out;
+
+	for (size_t left = len - sizeof(*m); RTA_OK(a, left); a = after(a, a->rta_len, &left))
+		if (a->rta_type == INET_DIAG_SKV6ONLY && RTA_PAYLOAD(a) >= 1)
+			return *(const uint8_t *)RTA_DATA(a) != 0;
+	return -1;
+}
 
 static int listeners_message(void *payload, size_t len, void *userdata)
 {
@@ -347,7 +316,10 @@ static int listeners_message(void *payload, size_t len, void *userdata)
 	out->inode = m->idiag_inode;
 	out->queue = m->idiag_rqueue;
 	out->queue_max = m->idiag_wqueue;
-	out->address.kind = ADDRESS_TCP;
+	out->interface = m->id.idiag_if;
+	out->connected = m->idiag_state == TCP_ESTABLISHED;
+	out->v6only = m->idiag_family == AF_INET6 ? told_v6only(m, len) : -1;
+	out->address.kind = l->kind;
 	if (m->idiag_family == AF_INET) {
 		out->address.len = sizeof(out->address.in4);
 		out->address.in4.sin_family = AF_INET;
@@ -363,14 +335,16 @@ static int listeners_message(void *payload, size_t len, void *userdata)
 	return 0;
 }
 
-int sockdiag_listeners(int nl, unsigned port, struct sockdiag_listener **ret, size_t *ret_n)
+static int list_inet(int nl, enum address_kind kind, unsigned port, uint32_t states,
+	struct sockdiag_listener **ret, size_t *ret_n)
 {
-	struct listeners l = {.list = NULL};
+	struct listeners l = {.kind = kind};
 	int r;
 
 	if (port > UINT16_MAX)
 		return -EINVAL;
-	r = dump_tcp(nl, AF_UNSPEC, port, LISTENING, listeners_message, &l);
+	r = dump_inet(nl, kind == ADDRESS_UDP ? IPPROTO_UDP : IPPROTO_TCP, port, states,
+		listeners_message, &l);
 	if (r < 0) {
 		free(l.list);
 		return r;
@@ -378,6 +352,17 @@ int sockdiag_listeners(int nl, unsigned port, struct sockdiag_listener **ret, si
 	*ret = l.list;
 	*ret_n = l.n;
 	return 0;
+}
+
+int sockdiag_listeners(int nl, unsigned port, struct sockdiag_listener **ret, size_t *ret_n)
+{
+	return list_inet(nl, ADDRESS_TCP, port, LISTENING, ret, ret_n);
+}
+
+int sockdiag_datagrams(int nl, unsigned port, struct sockdiag_listener **ret, size_t *ret_n)
+{
+	/* A UDP socket is "closed" until it is connected. */
+	return list_inet(nl, ADDRESS_UDP, port, ~0U, ret, ret_n);
 }
 
 /* --- Unix sockets ------------------------------------------------------------------------- */

@@ -78,6 +78,8 @@ const char *spawn_step_to_string(enum spawn_step s)
 		return "exec";
 	case SPAWN_CGROUP:
 		return "cgroup";
+	case SPAWN_AFFINITY:
+		return "sched_setaffinity";
 	}
 	return "unknown";
 }
@@ -202,6 +204,8 @@ CHILD static _Noreturn void child_main(void *p)
 	for (size_t i = 0; i < r->n_limits; i++)
 		if (syscall(SYS_prlimit64, 0, r->limits[i].resource, &r->limits[i].value, NULL) < 0)
 			child_fail(c, SPAWN_LIMITS, errno);
+	if (r->cpus && syscall(SYS_sched_setaffinity, 0, sizeof(*r->cpus), r->cpus) < 0)
+		child_fail(c, SPAWN_AFFINITY, errno);
 	if (r->set_user)
 		child_become_user(c);
 	(void)umask(022);

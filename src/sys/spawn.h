@@ -8,6 +8,7 @@
  * Everything that needs look-ups (users, paths, environment) is resolved by the caller before. */
 #pragma once
 
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/types.h>
 
@@ -35,6 +36,7 @@ enum spawn_step { /* where it failed, for the message */
 	SPAWN_DIRECTORY,
 	SPAWN_EXEC,
 	SPAWN_CGROUP,
+	SPAWN_AFFINITY,
 };
 const char *spawn_step_to_string(enum spawn_step s); /* "chdir", "exec", ... */
 
@@ -58,8 +60,10 @@ struct spawn_request {
 	size_t n_groups;
 	const struct spawn_limit *limits;
 	size_t n_limits;
-	int cgroup_fd; /* a directory; CLONE_INTO_CGROUP, or -1 */
-	bool plain;    /* as if clone3(2) and close_range(2) were ENOSYS: to test that way */
+	const cpu_set_t *cpus; /* sched_setaffinity(2); NULL: as the daemon. -EINVAL with
+				  SPAWN_AFFINITY: the machine, or the cpuset, has none of them */
+	int cgroup_fd;	       /* a directory; CLONE_INTO_CGROUP, or -1 */
+	bool plain; /* as if clone3(2) and close_range(2) were ENOSYS: to test that way */
 };
 
 struct spawn_result {

@@ -34,9 +34,9 @@ def error(name, **parameters):
     return {"error": name if "." in name else f"{SUPERVISOR}.{name}", "parameters": parameters}
 
 
-def worker(index=0, pid=1000, state="ready", restarts=0, status=None, since=60):
+def worker(index=0, pid=1000, state="ready", restarts=0, status=None, since=60, **more):
     return {"index": index, "pid": pid, "state": state, "restarts": restarts, "status": status,
-            "sinceUsec": NOW - since * SECOND}
+            "sinceUsec": NOW - since * SECOND, **more}
 
 
 def generation(number=8, state="serving", traffic=100.0, connections=None, workers=None, **more):

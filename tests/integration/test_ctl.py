@@ -219,7 +219,7 @@ def test_status_at_a_glance(fake):
     assert lines[2].split() == ["api", "stopped", "0/0"]
     # Aligned
     assert lines[1].index("serving") == lines[2].index("stopped") == lines[0].index("STATE")
-    assert len(lines) == 3
+    assert lines[3:] == ["web: 3 connections wait to be accepted at tcp:[::]:8080 (backlog 4096)"]
 
 
 def test_status_says_what_needs_attention(fake):
@@ -243,6 +243,20 @@ def test_status_says_what_needs_attention(fake):
     code, out, _ = ctl(fake, "status", "web")
     assert "      no such table\n" in out
     for words in (["6", "draining", "0%", "12"], ["7.0", "1000", "ready"], ["http", "tcp:[::]:8080"]):
+        assert re.search(r"^ +" + r" +".join(map(re.escape, words)), out, re.M), (words, out)
+
+
+def test_status_wanted_and_measured(fake):
+    fake.answers["List"] = [reply(services=[service(
+        state="upgrading", generation=7, rollout=rollout(measured=24.631, measuredOf=812),
+        generations=[generation(7, "serving", 75.0, 300, measured=75.369, measuredOf=812),
+                     generation(8, "ready", 25.0, 98, measured=24.631, measuredOf=812,
+                                workers=[worker(0, connections=98), worker(1, connections=0)])])])]
+    out = ctl(fake, "status")[1]
+    assert "step 2 of 3, 25% (24.6% of 812 seen) of new connections, 2 of 2 ready" in out
+    out = ctl(fake, "status", "web")[1]
+    for words in (["7", "serving", "75%", "75.4% of 812", "300"], ["8", "ready", "25%", "24.6% of 812", "98"],
+                  ["8.0", "1000", "ready", "98"], ["8.1", "1000", "ready", "0"]):
         assert re.search(r"^ +" + r" +".join(map(re.escape, words)), out, re.M), (words, out)
 
 
@@ -587,6 +601,19 @@ def test_live_display(fake):
     assert "[#-------------------]   5%" in first[0]
 
 
+def test_live_display_of_the_measured_share(fake):
+    """It comes without words: those of before stay, and a pipe has no line of it."""
+    go = threading.Event()
+    seen = progress("", rollout=rollout("soaking", 25.0, 2, measured=24.631, measuredOf=812))
+    fake.answers["Upgrade"] = [progress("25% to generation 8", rollout=rollout("soaking", 25.0, 2)), seen, go,
+                               STEPS[2]]
+    terminal = Terminal(fake, "upgrade", "web", columns=130)
+    terminal.wait_for(r" 25% \(24\.6% of 812 seen\)  ready 2/2 .*25% to generation 8")
+    go.set()
+    assert terminal.end()[0] == 0
+    assert ctl(fake, "upgrade", "web") == (0, "web: 25% to generation 8\nweb: generation 8 serves\n", "")
+
+
 def test_live_display_is_not_wider_than_the_terminal(fake):
     fake.answers["Upgrade"] = [progress("a long message " * 20, rollout=rollout()),
                                progress("another long message " * 20, True, rollout())]
@@ -639,7 +666,7 @@ def test_plain_lines_where_nothing_can_be_redrawn(fake):
 
 def test_a_table_fits_the_terminal(fake):
     fake.answers["List"] = [reply(services=[service(
-        listeners=[listener(address=f"tcp:[::]:{port}") for port in range(8080, 8090)])])]
+        listeners=[listener(address=f"tcp:[::]:{port}", queue=[]) for port in range(8080, 8090)])])]
     _, out = Terminal(fake, "status", columns=70, NO_COLOR="1").end()
     lines = out.splitlines()
     assert len(lines) == 2 and len(lines[1]) == 70 and lines[1].endswith("...")
@@ -798,7 +825,7 @@ def test_completion_knows_every_verb_and_option(fake):
     text = COMPLETION.read_text(encoding="utf-8")
     shown = ctl(fake, "help")[1]
     verbs = re.findall(r"^  ([a-z]+)\b", shown, re.M)
-    assert len(verbs) == 19
+    assert len(verbs) == 20
     for verb in verbs:
         assert f"[{verb}]=" in text, verb
         for option in re.findall(r"^  .{4}(--[a-z-]+)", ctl(fake, "help", verb)[1], re.M):

@@ -100,6 +100,13 @@ class Shell:
             assert time.monotonic() < deadline, "the daemon did not start"
             time.sleep(0.02)
 
+    def wait_paused(self):
+        """The same for an upgrade that goes on by itself until it pauses."""
+        deadline = time.monotonic() + 30
+        while not any("paused" in line for line in self.run("tenurectl status")):
+            assert time.monotonic() < deadline, "the upgrade did not pause"
+            time.sleep(0.02)
+
     def close(self):
         # Its jobs have process groups of their own.
         self.process.stdin.write("kill $(jobs -p) 2>/dev/null; wait\nexit\n")
@@ -158,6 +165,8 @@ def test_the_two_commands():
 def test_five_minutes(checkout, no_strays):  # pylint: disable=unused-argument
     port = str(free_port())
     directory, user = checkout
+    for path in (directory / "conf").glob("*.yaml"):
+        path.write_text(path.read_text().replace("8080", port))
     shell = Shell(directory, user)
     try:
         n_run = 0
@@ -174,8 +183,11 @@ def test_five_minutes(checkout, no_strays):  # pylint: disable=unused-argument
                     output = shell.run(command.text)
                     assert_same(command.text, output, command.expected)
                     n_run += 1
-                    if command.text.endswith("&"):
+                    # Also before the script that new workers are to run is changed in place.
+                    if command.text.endswith("&") or command.text == "tenurectl reload":
                         shell.wait_up()
+                    if "--pause-at" in command.text:
+                        shell.wait_paused()
         assert n_run > 10
     finally:
         shell.close()

@@ -59,6 +59,7 @@ class Example:
         # On loopback nothing is under way for longer.
         text = with_key(text, "upgrade", "soak", "100ms")
         text = with_key(text, "drain", "settle", "100ms")
+        text = re.sub(r"\bkeep_warm: \w+", "keep_warm: 500ms", text)
         text += f"control: {{socket: {self.daemon.socket_path}}}\n"
         self.daemon.write_config(text)
         self.daemon.start()
@@ -102,6 +103,7 @@ SERVERS = [
     pytest.param("lighttpd", "lighttpd", False, id="lighttpd"),
     pytest.param("haproxy", "haproxy", False, id="haproxy"),
     pytest.param("hello", "python3", True, id="python"),
+    pytest.param("canary", "python3", True, id="canary"),
 ]
 
 

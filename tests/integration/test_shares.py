@@ -72,7 +72,7 @@ def test_steps(web, load, sockets, network):
 @pytest.mark.parametrize("network", LISTENING)
 @pytest.mark.parametrize("sockets", ["shared", "per-worker"])
 def test_many_connections(web, load, sockets, network):
-    through_all_steps(web, load, sockets, network, times=10)
+    through_all_steps(web, load, sockets, network, times=5)
 
 
 def test_per_worker_shares_are_even(web, load):
@@ -117,13 +117,14 @@ def test_crash(web, load, sockets):
 
 
 def test_share_while_a_worker_is_away(web, load):
-    """Also not while nobody is in its place: the others of its generation have its part."""
+    """Also not while nobody is in its place: the others of its generation have its part, and who was in
+    its queue waits for the next."""
     port = free_port()
     one = web(
         workers=3, port=port, listen=listen("127.0.0.1", port, "per-worker"), upgrade=canary("25%"),
-        restart={"backoff": {"from": "20s", "to": "20s"}},
+        restart={"backoff": {"from": "1s", "to": "1s"}},
     )  # fmt: skip
-    running = load(port, clients=CLIENTS)
+    running = load(port, clients=4 * CLIENTS, timeout="60s")
     # The first respawn is at once; this one waits.
     kill_worker(one, 1, 0)
     open_canary(one, 25)
@@ -133,8 +134,10 @@ def test_share_while_a_worker_is_away(web, load):
         lambda: one.workers(generation=1)[0]["state"] == "backoff", what="the wait for a restart"
     )
     measure(running, 2, 25, 4000)
+    one.manners.set()
     one.call("Abort", service="web")
-    assert_only_in_flight(running.stop(), 2)
+    one.wait_serving(generation=1)
+    assert_only_in_flight(running.stop(), 2, clients=4 * CLIENTS)
 
 
 def test_unchanged_reload(web, load):

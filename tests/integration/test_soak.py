@@ -105,7 +105,7 @@ def test_promote_skips(web, load):
         for share in (10, 50, 100):
             wait_share(one, share)
             assert rollout(one)["phase"] == "soaking"
-            measure(running, 2, share, 1000) if share < 100 else running.wait_more(500)
+            measure(running, 2, share, 1000)
             assert rollout(one)["traffic"] == share
             one.call("Promote", service="web")
         assert upgrade.wait(30) == 0, upgrade.err

@@ -390,9 +390,14 @@ START_TEST(options_reach_the_socket)
 		{IPPROTO_TCP, 1 /* TCP_NODELAY */, 1	    },
 	};
 
-	o.rcvbuf = 65536;
-	o.sndbuf = 32768;
-	o.nodelay = true;
+	static const struct sockopt options[] = {
+		{.level = SOL_SOCKET,  .name = SO_RCVBUF,		 .value = 65536},
+		{.level = SOL_SOCKET,  .name = SO_SNDBUF,		 .value = 32768},
+		{.level = IPPROTO_TCP, .name = 1 /* TCP_NODELAY */, .value = 1    },
+	};
+
+	o.options = options;
+	o.n_options = ARRAY_SIZE(options);
 	open_group(&a, &o, fds, 2);
 	for (size_t i = 0; i < 2; i++) {
 		for (size_t k = 0; k < ARRAY_SIZE(expected); k++) {

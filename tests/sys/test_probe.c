@@ -3,7 +3,7 @@
  * lane; and the first line of an HTTP reply. */
 #include "daemon/probe.h"
 
-#include "daemon/ready_check.h"
+#include "daemon/check_http.h"
 #include "listener_scene.h"
 
 /* What sock_diag knows, and what is left where it may not be asked. */
@@ -35,6 +35,32 @@ static int accept_at(const struct listener *l, unsigned lane, unsigned slot)
 	ck_assert_int_ge(connection, 0);
 	return connection;
 }
+
+/* TCP_DEFER_ACCEPT keeps a connection on which nothing was sent from being accepted: it is ended,
+ * and accepted then; but not proved by that alone. */
+START_TEST(deferred)
+{
+	struct listener *l;
+	struct probe p = PROBE_NULL;
+	const struct config_place nowhere = {0};
+	char byte;
+
+	ck_assert_int_eq(
+		socket_options_set(&wanted.options, OPTION_DEFER_ACCEPT, 60, NULL, nowhere), 0);
+	l = open_two(SOCKETS_SHARED);
+	ck_assert_int_eq(probe_begin(&p, l, 1, 0), 0);
+	ck_assert(!is_readable(listener_socket(l, 1, 0), 20));
+	for (unsigned i = 0; i < 5; i++)
+		ck_assert_int_eq(probe_look(&p, netlink_of(_i)), PROBE_WAITING);
+	ck_assert(p.ended);
+	_kept_ int connection = accept_at(l, 1, 0);
+	ck_assert_int_eq(probe_look(&p, netlink_of(_i)), PROBE_ACCEPTED);
+	/* An end and nothing else. */
+	ck_assert_int_eq(recv(connection, &byte, 1, 0), 0);
+	probe_done(&p);
+	socket_options_done(&wanted.options);
+}
+END_TEST
 
 START_TEST(accepted)
 {
@@ -278,7 +304,7 @@ END_TEST
 
 int main(void)
 {
-	const TTest *const tests[] = {accepted, beside_clients, the_workers_own_socket,
+	const TTest *const tests[] = {accepted, deferred, beside_clients, the_workers_own_socket,
 		several_at_once, answered_or_closed, reset_in_the_queue, refused, wildcards};
 	TCase *tcase = tcase_create("probe");
 

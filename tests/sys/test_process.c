@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 
@@ -180,6 +181,39 @@ static char *settled_name(pid_t pid)
 	}
 }
 
+/* Pages that parent and child share count in full for each, but once for both. */
+START_TEST(memory)
+{
+	enum { SIZE = 32 << 20 };
+	volatile char *pages = mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	uint64_t ours, child, our_share, child_share;
+	pid_t pid;
+
+	ck_assert_ptr_ne((void *)(uintptr_t)pages, MAP_FAILED);
+	for (size_t i = 0; i < SIZE; i += 4096)
+		pages[i] = 1;
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (pid == 0)
+		for (;;)
+			(void)pause();
+	ck_assert_int_eq(process_memory(getpid(), &ours), 0);
+	ck_assert_int_eq(process_memory(pid, &child), 0);
+	ck_assert_uint_ge(ours, SIZE);
+	ck_assert_uint_ge(child, SIZE);
+	ck_assert_int_eq(process_memory_share(getpid(), &our_share), 0);
+	ck_assert_int_eq(process_memory_share(pid, &child_share), 0);
+	ck_assert_uint_ge(our_share + child_share, SIZE);
+	ck_assert_uint_lt(our_share + child_share, ours + child - SIZE / 2);
+	(void)kill(pid, SIGKILL);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	ck_assert_int_eq(process_memory(pid, &child), -ESRCH);
+	ck_assert_int_eq(process_memory_share(pid, &child), -ESRCH);
+	(void)munmap((void *)(uintptr_t)pages, SIZE);
+}
+END_TEST
+
 START_TEST(name_and_environment)
 {
 	static char *const argv[] = {
@@ -226,26 +260,57 @@ START_TEST(name_and_environment)
 }
 END_TEST
 
-static bool is_listed(const pid_t *pids, size_t n_pids, uint64_t inode)
+/* How often a process holds that socket; -errno when it cannot be looked into. */
+static int times_held(pid_t pid, uint64_t inode)
 {
-	_cleanup_free_ uint64_t *list = NULL;
-	unsigned n_found = 0;
-	size_t n;
+	struct process_sockets s;
+	uint64_t found;
+	int r, n = 0;
 
-	ck_assert_int_eq(process_sockets(pids, n_pids, 1000, &list, &n), 0);
-	for (size_t i = 0; i < n; i++)
-		n_found += list[i] == inode;
-	ck_assert_uint_le(n_found, 1);
-	return n_found == 1;
+	r = process_sockets_begin(&s, pid);
+	if (r < 0)
+		return r;
+	while ((r = process_sockets_next(&s, &found)) > 0)
+		n += found == inode;
+	ck_assert_int_eq(r, 0);
+	process_sockets_end(&s);
+	return n;
 }
+
+START_TEST(many_descriptors)
+{
+	enum { N = 300 };
+	struct address a;
+	int fd = listen_here(&a), copies[N];
+	uint64_t inode;
+	pid_t pid;
+
+	ck_assert_int_eq(socket_inode(fd, &inode), 0);
+	for (int i = 0; i < N; i++)
+		copies[i] = dup(fd);
+	pid = fork_child(sleep_long, NULL);
+	ck_assert_int_eq(times_held(pid, inode), N + 1);
+	ck_assert_int_eq(times_held(pid, inode + 1), 0);
+	ck_assert_int_eq(kill(pid, SIGKILL), 0);
+	/* Not reaped yet, it has nothing, whoever may look. */
+	while (!process_is_zombie(pid))
+		usleep(1000);
+	ck_assert_int_le(times_held(pid, inode), 0);
+	end_child(pid);
+	ck_assert(!process_is_zombie(pid));
+	ck_assert_int_eq(times_held(pid, inode), -ESRCH);
+	for (int i = 0; i < N; i++)
+		close(copies[i]);
+	close(fd);
+}
+END_TEST
 
 START_TEST(holders)
 {
 	struct address a;
 	int fd = listen_here(&a), other[2];
-	uint64_t inode, inodes[4], *list;
+	uint64_t inode, inodes[2];
 	pid_t pids[2], found;
-	size_t n;
 
 	ck_assert_int_eq(socket_inode(fd, &inode), 0);
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, other), 0);
@@ -258,34 +323,20 @@ START_TEST(holders)
 	ck_assert_int_eq(process_find_socket_holder(inode, &found), 0);
 	ck_assert_int_eq(found, pids[0]);
 
-	/* Both hold two of these, and each counts once. */
-	inodes[0] = inode;
-	inodes[1] = 0;
-	ck_assert_int_eq(socket_inode(other[1], &inodes[2]), 0);
-	ck_assert_int_eq(socket_inode(other[0], &inodes[3]), 0);
-	ck_assert_int_eq(process_count_sockets(pids, 2, inodes, 4, &n), 0);
-	ck_assert_uint_eq(n, 3);
-	ck_assert_int_eq(process_count_sockets(pids + 1, 1, inodes, 4, &n), 0);
-	ck_assert_uint_eq(n, 2);
-	ck_assert_int_eq(process_count_sockets(pids, 2, inodes, 0, &n), 0);
-	ck_assert_uint_eq(n, 0);
-
-	/* The same by asking what they hold; there may be more that this process was born with. */
-	ck_assert(is_listed(pids, 1, inode));
-	ck_assert(!is_listed(pids + 1, 1, inode));
-	ck_assert(is_listed(pids + 1, 1, inodes[2]));
-	ck_assert(is_listed(pids, 2, inode));
-	ck_assert(is_listed(pids, 2, inodes[3]));
-	ck_assert_int_eq(process_sockets(pids, 1, 3, &list, &n), -E2BIG);
+	/* The same by asking what they hold. */
+	ck_assert_int_eq(socket_inode(other[1], &inodes[0]), 0);
+	ck_assert_int_eq(socket_inode(other[0], &inodes[1]), 0);
+	ck_assert_int_eq(times_held(pids[0], inode), 1);
+	ck_assert_int_eq(times_held(pids[1], inode), 0);
+	for (size_t i = 0; i < 2; i++) {
+		ck_assert_int_eq(times_held(pids[0], inodes[i]), 1);
+		ck_assert_int_eq(times_held(pids[1], inodes[i]), 1);
+	}
 
 	end_child(pids[0]);
-	ck_assert(!is_listed(pids, 1, inode));
-	ck_assert(!is_listed(pids, 2, inode));
-	ck_assert(is_listed(pids, 2, inodes[2]));
 	ck_assert_int_eq(process_holds_socket(pids, 1, inode), -ESRCH);
 	ck_assert_int_eq(process_holds_socket(pids, 2, inode), 0);
 	ck_assert_int_eq(process_find_socket_holder(inode, &found), -ESRCH);
-	ck_assert_int_eq(process_count_sockets(pids, 1, inodes, 4, &n), -ESRCH);
 	ck_assert_int_eq(process_holds_socket(NULL, 0, inode), -ESRCH);
 	end_child(pids[1]);
 }
@@ -453,7 +504,9 @@ int main(void)
 	tcase_add_loop_test(tcase, descendants, 0, ARRAY_SIZE(descendants_of));
 	tcase_add_test(tcase, a_large_family);
 	tcase_add_test(tcase, orphans_come_to_us);
+	tcase_add_test(tcase, memory);
 	tcase_add_test(tcase, name_and_environment);
+	tcase_add_test(tcase, many_descriptors);
 	tcase_add_test(tcase, holders);
 	tcase_add_loop_test(tcase, waits, 0, ARRAY_SIZE(ways));
 	return run_case("process", tcase);

@@ -4,6 +4,7 @@
 #include "sys_test.h"
 
 #include <netinet/tcp.h>
+#include <sys/un.h>
 
 static int nl = -1;
 
@@ -216,59 +217,187 @@ static int compare(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
+struct seen {
+	unsigned port;
+	const char *name;
+	size_t name_len;
+	uint64_t inodes[1000], cookies[1000];
+	size_t n, n_others, n_queued;
+};
+
+static int see(const struct sockdiag_entry *e, void *userdata)
+{
+	struct seen *seen = userdata;
+	bool ours = seen->name ? e->name_len == seen->name_len &&
+					 memcmp(e->name, seen->name, e->name_len) == 0
+			       : e->port == seen->port;
+
+	ck_assert_uint_ne(e->cookie, 0);
+	if (!ours) {
+		seen->n_others++;
+		return 0;
+	}
+	ck_assert_uint_lt(seen->n, ARRAY_SIZE(seen->inodes));
+	seen->n_queued += e->inode == 0;
+	seen->cookies[seen->n] = e->cookie;
+	seen->inodes[seen->n++] = e->inode;
+	return 0;
+}
+
+static unsigned dump(struct sockdiag_dump *d, struct seen *seen)
+{
+	unsigned n_steps = 1;
+	int r;
+
+	seen->n = seen->n_others = seen->n_queued = 0;
+	while ((r = sockdiag_dump_step(d, see, seen)) > 0)
+		n_steps++;
+	ck_assert_int_eq(r, 0);
+	sockdiag_dump_done(d);
+	qsort(seen->inodes, seen->n, sizeof(seen->inodes[0]), compare);
+	qsort(seen->cookies, seen->n, sizeof(seen->cookies[0]), compare);
+	return n_steps;
+}
+
+static unsigned dump_tcp(unsigned port, bool waiting, struct seen *seen)
+{
+	struct sockdiag_dump d;
+
+	ck_assert_int_eq(sockdiag_dump_tcp(port, waiting, &d), 0);
+	return dump(&d, seen);
+}
+
 START_TEST(connections_of_a_port)
 {
-	enum { N = 300, ACCEPTED = 200 };
-	const int family = families[_i].listen[0] == '[' ? AF_INET6 : AF_INET;
+	enum { N = 600, ACCEPTED = 400 };
 	struct address to;
 	int fd = listen_and_aim(_i, &to), clients[N], accepted[ACCEPTED];
-	uint64_t *inodes, expected[N] = {0};
-	bool truncated;
-	size_t n;
+	uint64_t expected[N] = {0}, cookies[N];
+	struct seen seen = {.port = address_port(&to)};
+	size_t total;
 
 	ck_assert_int_eq(listen_start(fd, N), 0);
 	for (int i = 0; i < N; i++) {
 		clients[i] = client_of(&to);
 		ck_assert_int_ge(clients[i], 0);
 	}
+	ck_assert_uint_gt(dump_tcp(seen.port, false, &seen), 1);
+	ck_assert_uint_eq(seen.n, N);
+	ck_assert_uint_eq(seen.n_queued, N);
+	memcpy(cookies, seen.cookies, sizeof(cookies));
 	for (int i = 0; i < ACCEPTED; i++) {
 		accepted[i] = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
 		ck_assert_int_eq(socket_inode(accepted[i], &expected[i]), 0);
 	}
-	ck_assert_int_eq(sockdiag_connections(
-				 nl, family, address_port(&to), 10 * N, &inodes, &n, &truncated),
-		0);
-	ck_assert_uint_eq(n, N);
-	ck_assert(!truncated);
-	qsort(inodes, n, sizeof(*inodes), compare);
-	qsort(expected, n, sizeof(*expected), compare);
-	ck_assert_mem_eq(inodes, expected, sizeof(expected));
-	free(inodes);
+	qsort(expected, N, sizeof(expected[0]), compare);
+	(void)dump_tcp(seen.port, false, &seen);
+	ck_assert_uint_eq(seen.n, N);
+	ck_assert_uint_eq(seen.n_others, 0);
+	ck_assert_mem_eq(seen.inodes, expected, sizeof(expected));
+	/* Accepting gave them inodes; they are the same connections. */
+	ck_assert_mem_eq(seen.cookies, cookies, sizeof(cookies));
+
+	/* Among all others: their clients' ends, for one. */
+	for (int i = 0; i < 2; i++) {
+		(void)dump_tcp(0, i == 1, &seen);
+		ck_assert_uint_eq(seen.n, N);
+		ck_assert_uint_ge(seen.n_others, N);
+		ck_assert_mem_eq(seen.inodes, expected, sizeof(expected));
+	}
+	ck_assert_int_eq(sockdiag_tcp_total(&total), 0);
+	ck_assert_uint_ge(total, 2 * N);
 
 	/* What was accepted and closed is nobody's any more, half closed is. */
 	close(accepted[0]);
 	ck_assert_int_eq(shutdown(accepted[1], SHUT_WR), 0);
-	ck_assert_int_eq(sockdiag_connections(
-				 nl, AF_UNSPEC, address_port(&to), N - 1, &inodes, &n, &truncated),
-		0);
-	ck_assert_uint_eq(n, N - 1);
-	ck_assert(!truncated);
-	free(inodes);
-	ck_assert_int_eq(
-		sockdiag_connections(nl, AF_UNSPEC, address_port(&to), 5, &inodes, &n, &truncated),
-		0);
-	ck_assert_uint_eq(n, 5);
-	ck_assert(truncated);
-	free(inodes);
-	/* Nothing of the long answer is left for the next question. */
-	ck_assert_int_eq(sockdiag_connections(nl, AF_UNSPEC, 1, 5, &inodes, &n, &truncated), 0);
-	ck_assert_uint_eq(n, 0);
-	free(inodes);
+	(void)dump_tcp(seen.port, false, &seen);
+	ck_assert_uint_eq(seen.n, N - 1);
 	for (int i = 0; i < N; i++)
 		close(clients[i]);
 	for (int i = 1; i < ACCEPTED; i++)
 		close(accepted[i]);
 	close(fd);
+}
+END_TEST
+
+static int refuse(const struct sockdiag_entry *e, void *userdata)
+{
+	(void)e;
+	(void)userdata;
+	return -ECANCELED;
+}
+
+START_TEST(a_dump_that_is_left)
+{
+	enum { N = 600 };
+	struct address to;
+	int fd = listen_and_aim(0, &to), clients[N];
+	struct seen seen = {.port = address_port(&to)};
+	struct sockdiag_dump d;
+
+	ck_assert_int_eq(listen_start(fd, N), 0);
+	for (int i = 0; i < N; i++)
+		clients[i] = client_of(&to);
+	ck_assert_int_eq(sockdiag_dump_tcp(seen.port, false, &d), 0);
+	ck_assert_int_eq(sockdiag_dump_step(&d, refuse, NULL), -ECANCELED);
+	sockdiag_dump_done(&d);
+	(void)dump_tcp(seen.port, false, &seen);
+	ck_assert_uint_eq(seen.n, N);
+	for (int i = 0; i < N; i++)
+		close(clients[i]);
+	close(fd);
+}
+END_TEST
+
+START_TEST(unix_connections)
+{
+	/* In the abstract namespace, or a file. */
+	const char first = _i == 0 ? '\0' : '/';
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int type = _i == 2 ? SOCK_SEQPACKET : SOCK_STREAM, fd, clients[3], accepted[2], pair[2];
+	struct seen seen = {.name = a.sun_path};
+	uint64_t expected[2];
+	struct sockdiag_dump d;
+	socklen_t len;
+
+	len = (socklen_t)snprintf(
+		a.sun_path, sizeof(a.sun_path), "/tmp/test-sockdiag-%d-%d", _i, (int)getpid());
+	a.sun_path[0] = first;
+	seen.name_len = len;
+	len += (socklen_t)offsetof(struct sockaddr_un, sun_path);
+	fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(bind(fd, (const struct sockaddr *)&a, len), 0);
+	ck_assert_int_eq(listen(fd, 8), 0);
+	for (size_t i = 0; i < 3; i++) {
+		clients[i] = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+		ck_assert_int_eq(connect(clients[i], (const struct sockaddr *)&a, len), 0);
+	}
+	for (size_t i = 0; i < 2; i++) {
+		accepted[i] = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+		ck_assert_int_eq(socket_inode(accepted[i], &expected[i]), 0);
+	}
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	qsort(expected, 2, sizeof(expected[0]), compare);
+	ck_assert_int_eq(sockdiag_dump_unix(&d), 0);
+	(void)dump(&d, &seen);
+	ck_assert_uint_eq(seen.n, 2);
+	ck_assert_mem_eq(seen.inodes, expected, sizeof(expected));
+	for (size_t i = 0; i < 3; i++)
+		close(clients[i]);
+	/* Its process still has it. */
+	ck_assert_int_eq(sockdiag_dump_unix(&d), 0);
+	(void)dump(&d, &seen);
+	ck_assert_uint_eq(seen.n, 2);
+	close(accepted[0]);
+	close(accepted[1]);
+	ck_assert_int_eq(sockdiag_dump_unix(&d), 0);
+	(void)dump(&d, &seen);
+	ck_assert_uint_eq(seen.n, 0);
+	if (first == '/')
+		unlink(a.sun_path);
+	close(fd);
+	close(pair[0]);
+	close(pair[1]);
 }
 END_TEST
 
@@ -302,6 +431,8 @@ int main(void)
 	tcase_add_test(tcase, mapped_addresses);
 	tcase_add_test(tcase, listeners_of_a_port);
 	tcase_add_loop_test(tcase, connections_of_a_port, 0, ARRAY_SIZE(families));
+	tcase_add_test(tcase, a_dump_that_is_left);
+	tcase_add_loop_test(tcase, unix_connections, 0, 3);
 	tcase_add_test(tcase, quick);
 	return run_case("sockdiag", tcase);
 }

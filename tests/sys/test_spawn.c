@@ -327,6 +327,45 @@ START_TEST(directory_and_limits)
 }
 END_TEST
 
+/* Bound to one CPU of ours, then to the other. One that is not there is an error, and so is none.
+ */
+START_TEST(affinity)
+{
+	struct spawn_request request = PROBE;
+	struct spawn_result result;
+	cpu_set_t ours, cpus;
+	unsigned n = 0;
+
+	request.plain = _i == 1;
+	request.cpus = &cpus;
+	ck_assert_int_eq(sched_getaffinity(0, sizeof(ours), &ours), 0);
+	for (unsigned cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		_cleanup_free_ char *text = NULL;
+
+		CPU_ZERO(&cpus);
+		CPU_SET(cpu, &cpus);
+		if (!CPU_ISSET(cpu, &ours) || n++ == 4)
+			continue;
+		text = probe_run(&request, NULL, 0);
+		ck_assert_probe_number(text, "Cpus_allowed_list", cpu);
+	}
+	ck_assert_uint_gt(n, 0);
+	request.n_fds = 0;
+	CPU_ZERO(&cpus);
+	ck_assert_int_eq(spawn_process(&request, &result), -EINVAL);
+	ck_assert_int_eq(result.failed_at, SPAWN_AFFINITY);
+	ck_assert_int_eq(result.pid, -1);
+	CPU_SET(CPU_SETSIZE - 1, &cpus);
+	if (!CPU_ISSET(CPU_SETSIZE - 1, &ours)) {
+		ck_assert_int_eq(spawn_process(&request, &result), -EINVAL);
+		ck_assert_int_eq(result.failed_at, SPAWN_AFFINITY);
+	}
+	/* Ours is as it was. */
+	ck_assert_int_eq(sched_getaffinity(0, sizeof(cpus), &cpus), 0);
+	ck_assert(CPU_EQUAL(&cpus, &ours));
+}
+END_TEST
+
 /* Each failure says where, and leaves neither a process nor a descriptor. */
 START_TEST(failures_say_where)
 {
@@ -520,6 +559,7 @@ int main(int argc, char **argv)
 	tcase_add_loop_test(tcase, clean_signals, 0, 2);
 	tcase_add_loop_test(tcase, signals_during_spawn, 0, 2);
 	tcase_add_loop_test(tcase, directory_and_limits, 0, 2);
+	tcase_add_loop_test(tcase, affinity, 0, 2);
 	tcase_add_loop_test(tcase, failures_say_where, 0, 2);
 	tcase_add_loop_test(tcase, signal_by_pidfd_and_group, 0, 2);
 	tcase_add_test(tcase, find_program);

@@ -39,8 +39,9 @@ static struct steering two_lanes(unsigned weight_of_new)
 {
 	return (struct steering){
 		.n_lanes = 2,
-		.lanes = {{10000 - weight_of_new, old, OLD}, {weight_of_new, new, NEW}}
-	       };
+		.lanes = {{10000 - weight_of_new, old, OLD, NULL, STEERING_RANDOM},
+			  {weight_of_new, new, NEW, NULL, STEERING_RANDOM}}
+	 };
 }
 
 static struct steering_rule rule(
@@ -204,8 +205,10 @@ START_TEST(many_sockets)
 	uint32_t even[N / 2], odd[N / 2];
 	unsigned hits[N];
 	struct steering s = {
-		.n_lanes = 2, .lanes = {{7500, even, N / 2}, {2500, odd, N / 2}}
-	};
+		.n_lanes = 2,
+		.lanes = {{7500, even, N / 2, NULL, STEERING_RANDOM},
+			  {2500, odd, N / 2, NULL, STEERING_RANDOM}}
+	  };
 
 	for (uint32_t i = 0; i < N / 2; i++) {
 		even[i] = 2 * i;
@@ -230,8 +233,10 @@ START_TEST(longest_programs)
 	static uint32_t scattered[2][512];
 	_cleanup_(group_close) struct group g;
 	struct steering s = {
-		.n_lanes = 2, .lanes = {{5000, scattered[0], 1}, {5000, scattered[1], 1}}
-	 };
+		.n_lanes = 2,
+		.lanes = {{5000, scattered[0], 1, NULL, STEERING_RANDOM},
+			  {5000, scattered[1], 1, NULL, STEERING_RANDOM}}
+	       };
 	size_t n, n_longest = 0;
 	unsigned long memory;
 	FILE *f = fopen("/proc/sys/net/core/optmem_max", "re");
@@ -256,6 +261,165 @@ START_TEST(longest_programs)
 		n_longest = n;
 	}
 	ck_assert_uint_gt(n_longest, 1000);
+}
+END_TEST
+
+static const char *source_of(unsigned i, char ret[static 16])
+{
+	snprintf(ret, 16, "127.%u.%u.%u", 3 + i % 5, i / 250, 1 + i % 250);
+	return ret;
+}
+
+/* Many clients, three times each while the new lane's share grows: each stays where it is, or goes
+ * over to the new lane, once. */
+static void check_clients(const char *address, bool v6only)
+{
+	static const unsigned shares[] = {0, 500, 2500, 9900};
+	enum { CLIENTS = 600 };
+	_cleanup_(group_close) struct group g;
+	unsigned before[CLIENTS] = {0};
+
+	group_open(&g, address, v6only, OLD + NEW);
+	for (size_t i = 0; i < ARRAY_SIZE(shares); i++) {
+		struct steering s = {.lane_draw = STEERING_CLIENT, .seed = 3, .n_lanes = 2};
+		unsigned n_new = 0;
+
+		s.lanes[0] = (struct steering_lane){shares[i], new, NEW, NULL, STEERING_CLIENT};
+		s.lanes[1] =
+			(struct steering_lane){10000 - shares[i], old, OLD, NULL, STEERING_CLIENT};
+		steer(&g, &s);
+		for (unsigned c = 0; c < CLIENTS; c++) {
+			char source[16];
+			unsigned now = group_reach(&g, source_of(c, source), 0);
+
+			REQUIRE(group_reach(&g, source, 0) == now);
+			REQUIRE(group_reach(&g, source, 0) == now);
+			REQUIRE(i == 0 || now == before[c] || (before[c] < OLD && now >= OLD));
+			before[c] = now;
+			n_new += now >= OLD;
+		}
+		check_share(n_new, shares[i] / 10000.0, CLIENTS, address);
+	}
+}
+
+START_TEST(clients_stay)
+{
+	check_clients("tcp:127.0.0.1:0", false);
+	check_clients("tcp:0.0.0.0:0", false);
+	check_clients("tcp:[::]:0", false);
+	check_clients("udp:0.0.0.0:0", false);
+	check_clients("udp:[::]:0", false);
+}
+END_TEST
+
+/* All datagrams of a flow to one socket; the flows of one client to all. */
+START_TEST(flows_stay)
+{
+	static const char *const addresses[] = {"udp:127.0.0.1:0", "udp:[::]:0"};
+
+	for (size_t i = 0; i < 2 * ARRAY_SIZE(addresses); i++) {
+		const char *source = i < 3 ? "127.0.0.1" : "::1";
+		struct steering s = {.n_lanes = 1};
+		_cleanup_(group_close) struct group g;
+		unsigned hits[OLD] = {0};
+
+		group_open(&g, addresses[i / 2], false, OLD + NEW);
+		s.lanes[0] = (struct steering_lane){10000, old, OLD, NULL, STEERING_FLOW};
+		steer(&g, &s);
+		for (unsigned flow = 0; flow < 400; flow++) {
+			uint16_t port = 0;
+			_cleanup_close_ int client = group_client(&g, source, &port);
+			int family = strchr(source, ':') ? AF_INET6 : AF_INET;
+			unsigned first = group_reach_by(&g, client, family);
+
+			REQUIRE(first < OLD);
+			for (unsigned again = 0; again < 3; again++)
+				REQUIRE(group_reach_by(&g, client, family) == first);
+			hits[first]++;
+		}
+		for (unsigned j = 0; j < OLD; j++)
+			check_share(hits[j], 0.25, 400, "flows");
+	}
+}
+END_TEST
+
+static void run_on(const cpu_set_t *cpus)
+{
+	REQUIRE(sched_setaffinity(0, sizeof(*cpus), cpus) == 0);
+}
+
+/* On loopback a connection arrives on the CPU of its client: it comes to that CPU's socket, and
+ * says so (SO_INCOMING_CPU). From a CPU that has none it comes to any. */
+START_TEST(by_cpu)
+{
+	uint32_t cpus[OLD], n_cpus = 0;
+	struct steering s = {.n_lanes = 1};
+	_cleanup_(group_close) struct group g;
+	cpu_set_t ours, one;
+
+	REQUIRE(sched_getaffinity(0, sizeof(ours), &ours) == 0);
+	for (uint32_t cpu = 0; cpu < CPU_SETSIZE && n_cpus < OLD; cpu++)
+		if (CPU_ISSET(cpu, &ours))
+			cpus[n_cpus++] = cpu;
+	/* Those that are left are on CPUs that are not ours. */
+	for (uint32_t i = n_cpus; i < OLD; i++)
+		cpus[i] = 5000 + i;
+	group_open(&g, "tcp:[::]:0", false, OLD + NEW);
+	s.lanes[0] = (struct steering_lane){10000, new, NEW, cpus, STEERING_CPU};
+	steer(&g, &s);
+	for (uint32_t i = 0; i < n_cpus; i++) {
+		uint32_t cpu = cpus[i];
+
+		CPU_ZERO(&one);
+		CPU_SET(cpus[i], &one);
+		run_on(&one);
+		for (unsigned again = 0; again < 100; again++)
+			REQUIRE(group_reach(&g, again % 2 ? "::1" : "127.0.0.1", 0) == OLD + i);
+		/* Nobody is on this CPU any more. */
+		cpus[i] = 6000 + i;
+		steer(&g, &s);
+		for (unsigned again = 0; again < 50; again++)
+			REQUIRE(group_reach(&g, "127.0.0.1", 0) >= OLD);
+		cpus[i] = cpu;
+		steer(&g, &s);
+		run_on(&ours);
+	}
+}
+END_TEST
+
+START_TEST(incoming_cpu)
+{
+	static const uint32_t first[] = {0, 1};
+	uint32_t cpus[2] = {5000, 5001}, n = 0;
+	struct steering s = {.n_lanes = 1};
+	_cleanup_(group_close) struct group g;
+	cpu_set_t ours, one;
+
+	REQUIRE(sched_getaffinity(0, sizeof(ours), &ours) == 0);
+	for (uint32_t cpu = 0; cpu < CPU_SETSIZE && n < 2; cpu++)
+		if (CPU_ISSET(cpu, &ours))
+			cpus[n++] = cpu;
+	group_open(&g, "tcp:127.0.0.1:0", false, 2);
+	s.lanes[0] = (struct steering_lane){10000, first, 2, cpus, STEERING_CPU};
+	steer(&g, &s);
+	for (uint32_t i = 0; i < 100 * n; i++) {
+		uint32_t at = i % n;
+		uint16_t port = 0;
+		_cleanup_close_ int client = -1, accepted = -1;
+		int cpu = -1;
+		socklen_t len = sizeof(cpu);
+
+		CPU_ZERO(&one);
+		CPU_SET(cpus[at], &one);
+		run_on(&one);
+		client = group_client(&g, "127.0.0.1", &port);
+		group_knock(&g, client, AF_INET);
+		accepted = accept4(g.fds[at], NULL, NULL, SOCK_CLOEXEC);
+		REQUIRE(accepted >= 0);
+		REQUIRE(getsockopt(accepted, SOL_SOCKET, SO_INCOMING_CPU, &cpu, &len) == 0);
+		REQUIRE(cpu == (int)cpus[at]);
+	}
+	run_on(&ours);
 }
 END_TEST
 
@@ -319,7 +483,8 @@ END_TEST
 int main(void)
 {
 	const TTest *tests[] = {weights, probes_by_source_port, previews_by_source_address,
-		options_move_the_port, many_sockets, longest_programs, own_network};
+		options_move_the_port, many_sockets, longest_programs, clients_stay, flows_stay,
+		by_cpu, incoming_cpu, own_network};
 
 	/* Thousands of connections beside whatever else the machine does. */
 	(void)setenv("CK_DEFAULT_TIMEOUT", "60", 0);

@@ -56,20 +56,38 @@ static void add_duration(struct dump *d, const char *key, uint64_t usec)
 	add(d, "%s=%s", key, text(s));
 }
 
+static char *dump_options(const struct socket_options *o)
+{
+	char *all = strdup("");
+
+	for (size_t i = 0; i < o->n; i++) {
+		const struct socket_option_setting *s = &o->list[i];
+		_cleanup_free_ char *before = all,
+				    *value = socket_option_format(s->option, s->value, s->text);
+
+		all = xasprintf(
+			"%s %s=%s", before, socket_option_info(s->option)->key, text(value));
+	}
+	for (size_t i = 0; i < o->n_groups; i++) {
+		_cleanup_free_ char *before = all, *group = multicast_group_format(&o->groups[i]);
+
+		all = xasprintf("%s group=%s", before, text(group));
+	}
+	return all;
+}
+
 static void add_listener(struct dump *d, const struct listener_config *l)
 {
 	_cleanup_free_ char *address = l->inherited ? NULL : address_format(&l->address);
-	_cleanup_free_ char *numbers = xasprintf(" rcvbuf=%llu sndbuf=%llu",
-		(unsigned long long)l->rcvbuf, (unsigned long long)l->sndbuf);
+	_cleanup_free_ char *options = dump_options(&l->options);
 	_cleanup_free_ char *path =
 		xasprintf(" mode=%04o owner=%s group=%s", l->mode, text(l->owner), text(l->group));
 
-	add(d, "listen %s %s%s%s%s%s%s%s backlog=%u%s%s", l->name, l->inherited ? "inherit " : "",
+	add(d, "listen %s %s%s%s%s%s%s backlog=%u%s%s", l->name, l->inherited ? "inherit " : "",
 		l->inherited ? l->inherit : address,
 		l->sockets == SOCKETS_PER_WORKER ? " per-worker" : "",
 		l->steering ? "" : " steering=off", l->v6only ? " v6only" : "",
-		l->nodelay ? " nodelay" : "", listener_config_wants_lanes(l) ? " lanes" : "",
-		l->backlog, l->rcvbuf || l->sndbuf ? numbers : "",
+		listener_config_wants_lanes(l) ? " lanes" : "", l->backlog, options,
 		l->mode_set || l->owner || l->group ? path : "");
 }
 

@@ -61,6 +61,9 @@ static void vary_upgrade(struct world *w, struct upgrade_spec *u)
 	p->steps[1] = (unsigned)PICK(w, 6000, 7500, SHARE_MAX);
 	p->steps[2] = SHARE_MAX;
 	p->n_steps = 3;
+	p->sticky = chance(w, 20);
+	p->verify = chance(w, 40);
+	p->verify_interval_usec = PICK(w, 0, 0, USEC_PER_SEC, 3 * USEC_PER_SEC);
 	u->pause_at = (unsigned)PICK(w, 0, 0, 0, 300, 5000, 9999, SHARE_MAX);
 }
 
@@ -80,6 +83,7 @@ static void vary_policy(struct world *w, struct upgrade_spec *u)
 	p->ready_timeout_usec = PICK(w, USEC_PER_SEC, 60 * USEC_PER_SEC);
 	p->restart = (enum restart_policy)PICK(w, RESTART_ALWAYS, RESTART_ALWAYS, RESTART_ALWAYS,
 		RESTART_ON_FAILURE, RESTART_NEVER);
+	p->recycle_after_usec = PICK(w, 0, 0, 0, USEC_PER_SEC, 20 * USEC_PER_SEC);
 	p->backoff = (struct backoff_policy){
 		.from_usec = PICK(w, 0, 100 * USEC_PER_MSEC),
 		.to_usec = PICK(w, USEC_PER_SEC, 30 * USEC_PER_SEC),
@@ -106,98 +110,18 @@ static struct service_event upgrade(struct world *w)
 		vary_policy(w, &w->spec);
 	if (chance(w, 3))
 		vary_sockets(w, &w->spec);
+	/* Who is replaced when it is old never comes to rest. */
+	if (w->behaves)
+		w->spec.policy.recycle_after_usec = 0;
 	return (struct service_event){.kind = EVENT_UPGRADE, .spec = &w->spec};
 }
 
 /* --- steps ----------------------------------------------------------------------- */
 
-static const char *event_to_string(enum service_event_kind kind)
-{
-	static const char *const names[] = {
-		[EVENT_UPGRADE] = "upgrade",
-		[EVENT_START] = "start",
-		[EVENT_STOP] = "stop",
-		[EVENT_KILL] = "kill",
-		[EVENT_PROMOTE] = "promote",
-		[EVENT_PAUSE] = "pause",
-		[EVENT_ABORT] = "abort",
-		[EVENT_ROLLBACK] = "rollback",
-		[EVENT_SCALE] = "scale",
-		[EVENT_SPAWN_FAILED] = "spawn failed",
-		[EVENT_READY] = "ready",
-		[EVENT_EXITED] = "exited",
-		[EVENT_WATCHDOG] = "watchdog",
-		[EVENT_SAID_ERROR] = "said error",
-		[EVENT_QUEUE] = "queue",
-		[EVENT_CONNECTIONS] = "connections",
-		[EVENT_LANE_FAILED] = "lane failed",
-		[EVENT_EXTEND_READY_TIMEOUT] = "extend",
-		[EVENT_TIME] = "time",
-	};
-
-	return names[kind];
-}
-
-static void trace_effect(FILE *f, const struct effect *e)
-{
-	static const char *const names[] = {"prepare-lane", "spawn", "watch-readiness",
-		"signal-drain", "signal-term", "signal-kill", "signal-abort", "steer",
-		"query-queue", "count-connections", "release-lane", "swap-lanes", "forget",
-		"close-listeners", "start-again"};
-
-	if (e->kind == EFFECT_REPORT)
-		fprintf(f, "    # %s %u", report_to_string(e->report), e->generation);
-	else
-		fprintf(f, "    %s %u", names[e->kind], e->generation);
-	if (e->worker != NO_WORKER)
-		fprintf(f, ".%u", e->worker);
-	if (e->value)
-		fprintf(f, " = %u", e->value);
-	if (e->reason)
-		fprintf(f, ": %s", reason_to_string(e->reason));
-	fputc('\n', f);
-}
-
-static void trace_step(const struct world *w, int r)
-{
-	const struct service *s = &w->service;
-	FILE *f = w->trace;
-
-	fprintf(f, "%.3f s: %s %u.%u value %u", (double)w->now_usec / 1e6,
-		event_to_string(w->event.kind), w->event.generation, w->event.worker,
-		w->event.value);
-	if (w->event.kind == EVENT_UPGRADE) {
-		const struct policy *p = &w->event.spec->policy;
-		fprintf(f, ": %s, %u workers, %s, overlap %s, pause at %u, max %u, listeners %llx",
-			strategy_to_string(p->strategy), p->workers,
-			!p->steered	? "held"
-			: p->per_worker ? "per-worker"
-					: "shared",
-			overlap_to_string(p->overlap), w->event.spec->pause_at,
-			p->drain.max_generations, (unsigned long long)w->event.spec->listeners);
-	}
-	fprintf(f, " -> %d\n", r);
-	for (size_t i = 0; i < w->effects.n; i++)
-		trace_effect(f, &w->effects.list[i]);
-	fprintf(f, "    rollout %s %u -> %u step %u/%u%s; current %u, queue lane %u%s\n",
-		rollout_phase_to_string(s->rollout.phase), s->rollout.from, s->rollout.to,
-		s->rollout.step, s->rollout.n_steps, s->rollout.paused ? " paused" : "", s->current,
-		s->queue_lane, s->stopping ? ", stopping" : "");
-	for (size_t i = 0; i < s->n_generations; i++) {
-		const struct generation *g = s->generations[i];
-		fprintf(f, "    %u %s lane %d weight %u:", g->number,
-			generation_state_to_string(g->state), (int)g->lane, g->weight);
-		for (unsigned k = 0; k < g->n_workers; k++)
-			fprintf(f, " %s%s", worker_state_to_string(g->workers[k].state),
-				g->workers[k].retiring ? "(retiring)" : "");
-		fputc('\n', f);
-	}
-}
-
 static bool is_of_process(enum service_event_kind kind)
 {
 	return kind == EVENT_SPAWN_FAILED || kind == EVENT_READY || kind == EVENT_EXITED ||
-	       kind == EVENT_WATCHDOG || kind == EVENT_SAID_ERROR ||
+	       kind == EVENT_WATCHDOG || kind == EVENT_SAID_ERROR || kind == EVENT_RECYCLE ||
 	       kind == EVENT_EXTEND_READY_TIMEOUT;
 }
 
@@ -208,6 +132,8 @@ static void happen(struct world *w)
 	struct world_worker *p =
 		wg && w->event.worker < WORLD_WORKERS ? &wg->workers[w->event.worker] : NULL;
 
+	if (w->event.kind == EVENT_VERIFIED || w->event.kind == EVENT_VERIFY_FAILED)
+		world_verified(w);
 	if (!p)
 		return;
 	if (w->event.kind == EVENT_EXITED || w->event.kind == EVENT_SPAWN_FAILED) {
@@ -220,32 +146,41 @@ static void happen(struct world *w)
 				g->workers[w->event.worker].rescues >= 3))
 			world_excuse(w, wg->number);
 	}
-	if (w->event.kind == EVENT_READY)
+	if (w->event.kind == EVENT_READY) {
+		if (p->watched && !p->ready_usec)
+			p->ready_usec = w->now_usec;
 		p->watched = false;
-	if (w->event.kind == EVENT_QUEUE && w->event.value == 0 && !p->share)
-		p->empty_seen = true;
+	}
+	if (w->event.kind == EVENT_RECYCLE)
+		p->asked = true;
+	if (w->event.kind == EVENT_QUEUE && w->event.value == 0) {
+		const struct generation *g = service_generation(&w->service, wg->number);
+
+		/* One queue for all of them, or one each. */
+		for (unsigned k = 0; k < WORLD_WORKERS; k++)
+			if (&wg->workers[k] == p || (g && !g->policy.per_worker))
+				wg->workers[k].empty_seen |= !wg->workers[k].share;
+	}
 }
 
 static int step_once(struct world *w, struct service_event event)
 {
 	const struct service *s = &w->service;
-	struct rollout before;
-	size_t room = 64, n_generations = s->n_generations;
+	struct world_before before;
+	size_t room = 64 + 24, n_generations = s->n_generations;
 	int r;
 
-	before.phase = s->rollout.phase;
-	before.id = s->rollout.id;
-	before.step = s->rollout.step;
 	for (size_t i = 0; i < s->n_generations; i++)
 		room += 24 * s->generations[i]->n_workers;
 	if (event.kind == EVENT_UPGRADE)
 		room += 24 * event.spec->policy.workers;
 	if (event.kind == EVENT_SCALE)
-		room += 24 * event.value;
+		room += 48 * event.value;
 
 	w->event = event;
 	w->effects.n = 0;
 	happen(w);
+	note_before(w, &before);
 	r = service_step(&w->service, &event, w->now_usec, &w->effects);
 	w->counts.steps++;
 	w->counts.effects += w->effects.n;
@@ -271,6 +206,8 @@ static int step_once(struct world *w, struct service_event event)
 	if (event.kind == EVENT_UPGRADE && r == 0)
 		w->closed = false;
 	world_apply(w);
+	if (!w->failure && r == 0)
+		check_after(w, &before);
 	return r;
 }
 
@@ -369,12 +306,28 @@ static void random_process_event(struct world *w)
 	} else if (n < 65) {
 		e.kind = EVENT_EXTEND_READY_TIMEOUT;
 		e.usec = USEC_PER_SEC;
+	} else if (n < 75) {
+		e.kind = EVENT_RECYCLE;
+		e.reason = REASON_TOO_BIG;
 	} else {
 		if (queue && !p->told)
 			*queue = 0;
 		return;
 	}
 	(void)world_step(w, e);
+}
+
+/* The run that is under way ends, or one that should have been stopped. */
+static void random_verify(struct world *w)
+{
+	bool right = w->verifying && chance(w, 80);
+
+	(void)world_step(w,
+		(struct service_event){
+			.kind = chance(w, 10 + w->hostility) ? EVENT_VERIFY_FAILED : EVENT_VERIFIED,
+			.generation =
+				right ? w->verify_generation : w->service.last_number - pick(w, 2),
+			.value = right ? w->verify_run : w->verify_run - 1 + 2 * pick(w, 2)});
 }
 
 /* A connection comes: where the steering says, or, on its way since before, where it said. */
@@ -434,7 +387,9 @@ static void random_request(struct world *w)
 	};
 	struct service *s = &w->service;
 	struct service_event e = {0};
+	const struct generation *to;
 	unsigned n = pick(w, 100), i = 0;
+	bool warm;
 	int r;
 
 	for (; n >= requests[i].weight; i++)
@@ -448,8 +403,11 @@ static void random_request(struct world *w)
 		e.value = 1 + pick(w, 5);
 	if (e.kind == EVENT_ROLLBACK && s->n_generations > 0)
 		e.generation = rollback_target(w);
+	to = service_generation(s, e.generation);
+	warm = e.kind == EVENT_ROLLBACK && to && to->state == GENERATION_WARM;
 	r = world_step(w, e);
 	w->counts.rollbacks += e.kind == EVENT_ROLLBACK && r == 0;
+	w->counts.warm_rollbacks += warm && r == 0;
 }
 
 /* --- the end ---------------------------------------------------------------------------- */
@@ -482,6 +440,15 @@ static bool behave(struct world *w)
 			return true;
 		}
 	}
+	if (w->verifying) {
+		(void)world_step(
+			w, (struct service_event){.kind = w->behaves || !chance(w, w->hostility)
+								  ? EVENT_VERIFIED
+								  : EVENT_VERIFY_FAILED,
+				   .generation = w->verify_generation,
+				   .value = w->verify_run});
+		return true;
+	}
 	if (s->rollout.paused && w->behaves) {
 		(void)world_step(w, (struct service_event){.kind = EVENT_PROMOTE, .value = 1});
 		return true;
@@ -506,8 +473,10 @@ static void random_event(struct world *w)
 			10 * USEC_PER_SEC, 100 * USEC_PER_SEC);
 		if (chance(w, 50))
 			(void)world_step(w, (struct service_event){.kind = EVENT_TIME});
-	} else if (n < 82) {
+	} else if (n < 80) {
 		random_process_event(w);
+	} else if (n < 83) {
+		random_verify(w);
 	} else if (n < 88) {
 		random_connection(w);
 	} else {
@@ -518,6 +487,8 @@ static void random_event(struct world *w)
 static void come_to_rest(struct world *w, bool stopped)
 {
 	w->behaves = true;
+	for (size_t i = 0; i < w->service.n_generations; i++)
+		w->service.generations[i]->policy.recycle_after_usec = 0;
 	for (unsigned i = 0; i < REST_STEPS_MAX && !w->failure; i++) {
 		if (behave(w))
 			continue;
@@ -544,7 +515,7 @@ char *schedule_run(struct schedule_source *source, FILE *trace, struct schedule_
 	vary_sockets(&w, &w.base);
 	w.hostility = (unsigned)PICK(&w, 0, 2, 10, 20);
 	(void)world_step(&w, upgrade(&w));
-	n = 20 + pick(&w, 41);
+	n = 25 + pick(&w, 56);
 	for (unsigned i = 0; i < n && !w.failure; i++)
 		random_event(&w);
 	if (!w.failure)

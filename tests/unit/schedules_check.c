@@ -14,6 +14,15 @@ static const struct generation *serving(const struct service *s)
 	return g && g->state == GENERATION_SERVING ? g : NULL;
 }
 
+static bool queue_has_others(const struct generation *g, unsigned worker)
+{
+	for (unsigned i = 0; i < g->n_workers && !g->policy.per_worker; i++)
+		if (i != worker && (g->workers[i].state == WORKER_READY ||
+					   worker_state_is_leaving(g->workers[i].state)))
+			return true;
+	return false;
+}
+
 /* The drain signal: nothing new may be on its way to the worker, and its queue is empty or had its
  * time. */
 static void check_drain(struct world *w, const struct effect *e, const struct generation *g,
@@ -35,13 +44,24 @@ static void check_drain(struct world *w, const struct effect *e, const struct ge
 		if (g->policy.restart != RESTART_ALWAYS && g->workers[i].state == WORKER_STOPPED)
 			return;
 	if (p->share) {
+		const struct recycle *r = &s->recycle;
+		bool recycled = r->phase == RECYCLE_LEAVING && r->generation == g->number &&
+				r->worker == e->worker && generation_ready(g) > 0;
 		bool scaled_down = !g->policy.per_worker && e->worker >= g->wanted &&
 				   g->state == GENERATION_SERVING;
-		REQUIRE(w, scaled_down, "worker %u.%u is told to go while it gets new connections",
-			e->generation, e->worker);
+		REQUIRE(w, scaled_down || (recycled && !g->policy.per_worker),
+			"worker %u.%u is told to go while it gets new connections", e->generation,
+			e->worker);
 		return;
 	}
 	if (g->state == GENERATION_SERVING && !g->policy.per_worker)
+		return;
+	/* Scaled away: the others go on with the queue. A spare that never was of use: its queue
+	 * was another's, if it is anybody's. */
+	if (e->worker >= g->wanted &&
+		(queue_has_others(g, e->worker) ||
+			!(g->policy.per_worker ? g->workers[e->worker].had_share
+					       : g->workers[e->worker].was_ready)))
 		return;
 	REQUIRE(w, lost >= drain->settle_usec,
 		"worker %u.%u is told to go %llu us after it lost its share", e->generation,
@@ -240,6 +260,17 @@ static void check_shares(struct world *w, unsigned listener)
 			REQUIRE(w, !owner->failed && owner->state != GENERATION_RETIRING,
 				"generation %u has gone and gets the connections of listener %u",
 				owner->number, listener);
+		REQUIRE(w, share->slots != 0, "nobody of lane %u gets its share", share->lane);
+		/* Ready ones only, where there are any. */
+		for (unsigned k = 0; owner && owner->policy.per_worker &&
+				     (owner->listeners >> listener & 1) && k < owner->n_workers;
+			k++)
+			REQUIRE(w,
+				!(share->slots >> k & 1) ||
+					owner->workers[k].state == WORKER_READY ||
+					generation_ready(owner) == 0,
+				"worker %u.%u gets connections and is %s", owner->number, k,
+				worker_state_to_string(owner->workers[k].state));
 		if (owner && owner->policy.per_worker && owner == other && !s->stopping &&
 			owner->policy.restart == RESTART_ALWAYS)
 			REQUIRE(w, slot_is_served(owner, share->slots),
@@ -290,6 +321,8 @@ void check_service(struct world *w)
 			"generation %u was dropped without a word", w->generations[i].number);
 	if (!w->failure)
 		check_rollout(w);
+	if (!w->failure)
+		check_traffic(w);
 	for (unsigned id = 0; id < WORLD_LISTENERS && !w->closed && !w->failure; id++)
 		check_shares(w, id);
 }
@@ -312,6 +345,7 @@ void check_rest(struct world *w, bool stopped)
 	const struct service *s = &w->service;
 	const struct generation *g = serving(s);
 
+	REQUIRE(w, s->recycle.phase == RECYCLE_NONE, "at rest: a worker is being recycled");
 	REQUIRE(w, s->rollout.phase == ROLLOUT_NONE, "at rest: the rollout is %s",
 		rollout_phase_to_string(s->rollout.phase));
 	REQUIRE(w, !s->stopping, "at rest: still stopping");

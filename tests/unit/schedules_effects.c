@@ -302,6 +302,9 @@ static void hear(struct world *w, const struct effect *e, struct world_generatio
 	case REPORT_ROLLOUT_ENDED:
 		REQUIRE(w, w->n_open_reports == 1, "a rollout ends that has not begun");
 		w->n_open_reports = 0;
+		REQUIRE(w, e->reason != REASON_VERIFY_FAILED || w->failed_verify,
+			"a rollout ends because of a run of verify that has not failed");
+		w->failed_verify = false;
 		good = e->reason == REASON_DONE;
 		w->counts.rollouts_done += good;
 		w->counts.rollouts_failed += !good;
@@ -313,6 +316,22 @@ static void hear(struct world *w, const struct effect *e, struct world_generatio
 		break;
 	case REPORT_GENERATION_GIVEN_UP:
 		w->counts.given_up++;
+		break;
+	case REPORT_ROLLOUT_STEP:
+	case REPORT_ROLLOUT_PROMOTED:
+		check_step_end(w, e);
+		break;
+	case REPORT_ROLLOUT_VERIFIED:
+		REQUIRE(w, w->step_verified, "a step is verified without a good run");
+		break;
+	case REPORT_WORKER_RECYCLED:
+		check_recycled(w, e);
+		break;
+	case REPORT_RECYCLE_FAILED:
+		w->counts.recycle_failed++;
+		break;
+	case REPORT_GENERATION_WARM:
+		w->counts.warm++;
 		break;
 	case REPORT_QUEUE_ABANDONED:
 		if (wg)
@@ -384,6 +403,7 @@ static void apply(struct world *w, const struct effect *e)
 		break;
 	case EFFECT_VERIFY:
 	case EFFECT_VERIFY_STOP:
+		world_verify(w, e);
 		break;
 	case EFFECT_RELEASE_LANE:
 		REQUIRE(w, wg && wg->lane == e->value, "lane %u is released by who does not own it",

@@ -19,7 +19,8 @@ struct world_worker {
 	bool watched; /* somebody waits for its readiness */
 	bool never_ready, ignores_signals;
 	bool told, termed, killed, aborted;
-	uint64_t spawned_usec, told_usec, termed_usec, killed_usec, aborted_usec;
+	bool asked; /* somebody wants it recycled */
+	uint64_t spawned_usec, ready_usec, told_usec, termed_usec, killed_usec, aborted_usec;
 	/* What its queue gets, over all its processes */
 	bool share, had_share;
 	bool empty_seen; /* the core was told that its queue is empty after it lost its share */
@@ -62,7 +63,11 @@ struct world {
 	struct service_event event;   /* the present one */
 	unsigned n_open_reports;      /* rollouts that were reported as begun and not as ended */
 	unsigned reached_id, reached; /* workers of the last step that rollout came to */
-	bool closed;		      /* listeners were closed since the last start */
+	/* The run of verify that is under way, and what the present step of the rollout had */
+	bool verifying, step_verified, failed_run, failed_verify;
+	unsigned verify_run, verify_generation, step_id;
+	uint64_t verify_ended_usec;
+	bool closed; /* listeners were closed since the last start */
 	char *failure;
 	FILE *trace;
 	struct schedule_counts counts;
@@ -94,6 +99,29 @@ void world_shares(const struct world *w, unsigned listener, struct world_shares 
 void world_excuse(struct world *w, unsigned generation);
 /* Where a worker's connections wait. */
 unsigned *world_queue(struct world *w, const struct generation *g, unsigned worker);
+
+/* schedules_traffic.c: verify, recycling, warm generations: what there was before a step, and what
+ * must hold after it. */
+struct world_before {
+	enum rollout_phase phase;
+	unsigned id, step;
+	unsigned current, n_ready; /* of the generation that serves */
+	bool was_ready, was_warm;  /* the worker of the event; its generation */
+	enum service_state state;
+	bool healthy;
+	struct world_shares shares[WORLD_LISTENERS];
+};
+void note_before(const struct world *w, struct world_before *ret);
+void check_after(struct world *w, const struct world_before *before);
+void check_traffic(struct world *w);
+void check_recycled(struct world *w, const struct effect *e);
+void check_step_end(struct world *w, const struct effect *e);
+void world_verify(struct world *w, const struct effect *e);
+void world_verified(struct world *w); /* the present event says so, or that it failed */
+
+/* schedules_trace.c */
+const char *event_to_string(enum service_event_kind kind);
+void trace_step(const struct world *w, int r);
 
 /* schedules_check.c: the promises. */
 void check_signal(struct world *w, const struct effect *e, const struct generation *g,

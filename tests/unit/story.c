@@ -83,10 +83,12 @@ static void tell_report(struct story *s, const struct effect *e)
 {
 	const char *name = report_to_string(e->report);
 
-	if (startswith(name, "worker"))
+	if (startswith(name, "worker") && e->report != REPORT_WORKER_RECYCLED)
 		return;
 	word(s, "#%s", name);
-	if (e->generation)
+	if (e->worker != NO_WORKER && e->report == REPORT_WORKER_RECYCLED)
+		word(s, "%u.%u", e->generation, e->worker);
+	else if (e->generation)
 		word(s, "%u", e->generation);
 	if (e->reason)
 		word(s, "(%s)", reason_to_string(e->reason));
@@ -119,7 +121,8 @@ static void tell(struct story *s, const struct effect *e)
 		tell_steering(s);
 	else if (e->kind == EFFECT_WATCH_READINESS && s->spawned)
 		; /* of what was just started */
-	else if (e->kind == EFFECT_PREPARE_LANE || e->kind == EFFECT_RELEASE_LANE)
+	else if (e->kind == EFFECT_PREPARE_LANE || e->kind == EFFECT_RELEASE_LANE ||
+		 e->kind == EFFECT_VERIFY || e->kind == EFFECT_VERIFY_STOP)
 		word(s, "%s %u=%u", names[e->kind], e->generation, e->value);
 	else if (e->kind == EFFECT_CLOSE_LISTENERS || e->kind == EFFECT_START_AGAIN)
 		word(s, "%s", names[e->kind]);
@@ -233,6 +236,14 @@ static void vary(struct upgrade_spec *u, const char *argument)
 		u->listeners = (uint64_t)n;
 	else if ((n = value_of(argument, "soak")) >= 0)
 		p->soak_usec = (uint64_t)n * USEC_PER_SEC;
+	else if ((n = value_of(argument, "idle")) >= 0)
+		p->drain.idle_wait_usec = (uint64_t)n * USEC_PER_SEC;
+	else if (streq(argument, "verify"))
+		p->verify = true;
+	else if ((n = value_of(argument, "interval")) >= 0)
+		p->verify_interval_usec = (uint64_t)n * USEC_PER_SEC;
+	else if ((n = value_of(argument, "age")) >= 0)
+		p->recycle_after_usec = (uint64_t)n * USEC_PER_SEC;
 	else if ((n = value_of(argument, "backoff")) >= 0)
 		p->backoff.from_usec = (uint64_t)n * USEC_PER_MSEC;
 	else if ((n = value_of(argument, "limit")) >= 0)
@@ -261,6 +272,9 @@ static const struct {
 	{"exit",	 EVENT_EXITED,	       0},
 	{"watchdog",    EVENT_WATCHDOG,	     0},
 	{"error",	  EVENT_SAID_ERROR,	    0},
+	{"verified",    EVENT_VERIFIED,	     0},
+	{"unverified",  EVENT_VERIFY_FAILED,	    0},
+	{"recycle",	    EVENT_RECYCLE,		   0},
 	{"lane-failed", EVENT_LANE_FAILED,	   0},
 	{"extend",	   EVENT_EXTEND_READY_TIMEOUT, 0},
 };
@@ -305,10 +319,27 @@ static void play_event(struct story *s, struct service_event e, char *argument, 
 	argument = argument ? strtok_r(NULL, " ", save) : NULL;
 	if (argument && (streq(argument, "clean") || streq(argument, "useless")))
 		e.value = 1;
+	if (argument && (e.kind == EVENT_VERIFIED || e.kind == EVENT_VERIFY_FAILED))
+		e.value = (unsigned)strtoul(argument, NULL, 10);
+	if (e.kind == EVENT_RECYCLE)
+		e.reason = REASON_TOO_BIG;
 	if (dot)
 		step_workers(s, e, dot + 1);
 	else
 		step(s, e);
+}
+
+/* What status would say. */
+static void look(struct story *s)
+{
+	static const char *const verify[] = {"none", "pending", "running", "passed"};
+	uint64_t end = rollout_soak_end(&s->service);
+
+	word(s, "%s", service_state_to_string(service_state(&s->service)));
+	word(s, "%s", service_is_healthy(&s->service) ? "healthy" : "unhealthy");
+	word(s, "verify=%s", verify[rollout_verify_state(&s->service)]);
+	if (end != USEC_INFINITY)
+		word(s, "soaks=%.1f", (double)(int64_t)(end - s->now_usec) / 1e6);
 }
 
 /* From nothing to a generation that serves; how is told elsewhere. */
@@ -336,6 +367,10 @@ static void play(struct story *s, char *line)
 	ck_assert_ptr_nonnull(command);
 	if (streq(command, "time")) {
 		pass_time(s, strtod(argument ? argument : "", NULL));
+		return;
+	}
+	if (streq(command, "look")) {
+		look(s);
 		return;
 	}
 	if (streq(command, "serving")) {

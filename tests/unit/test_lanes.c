@@ -142,6 +142,153 @@ START_TEST(random_changes)
 }
 END_TEST
 
+/* --- strangers ------------------------------------------------------------------------------ */
+
+enum { PLACES = 400, A_STRANGER = 1000, A_GUARD = 2000 };
+
+/* The kernel's array, with strangers, and who does what listener_guard.c does. */
+struct crowd {
+	int array[PLACES]; /* fd_of() of ours; A_STRANGER and up; A_GUARD */
+	int n, n_ours, n_strangers, n_guards;
+	int n_known; /* strangers who were seen */
+	int n_gone;  /* of those, who have left since */
+	struct lanes lanes;
+};
+
+static void kernel_join(struct crowd *c, int who)
+{
+	ck_assert_int_lt(c->n, PLACES);
+	c->array[c->n++] = who;
+}
+
+static void kernel_leave(struct crowd *c, int place)
+{
+	c->array[place] = c->array[--c->n];
+}
+
+/* The i-th of a kind. */
+static int place_of(const struct crowd *c, int from, int to, unsigned i)
+{
+	for (int place = 0; place < c->n; place++)
+		if (c->array[place] >= from && c->array[place] < to && i-- == 0)
+			return place;
+	return -1;
+}
+
+static int n_at_end(const struct crowd *c)
+{
+	return (int)lanes_others_at_end(&c->lanes);
+}
+
+static void look(struct crowd *c)
+{
+	ck_assert_int_eq(lanes_others_left(&c->lanes, (size_t)c->n_gone), 0);
+	for (int i = 0; i < c->n; i++)
+		if (c->array[i] == A_STRANGER) {
+			ck_assert_int_eq(lanes_append_other(&c->lanes), 0);
+			c->array[i]++; /* known */
+		}
+	c->n_known = c->n_strangers;
+	c->n_gone = 0;
+	while (n_at_end(c) < c->n_strangers) {
+		kernel_join(c, A_GUARD);
+		ck_assert_int_eq(lanes_append_other(&c->lanes), 0);
+		c->n_guards++;
+	}
+	while (n_at_end(c) > c->n_strangers && c->n_guards > 0) {
+		kernel_leave(c, place_of(c, A_GUARD, A_GUARD + 1, draw((unsigned)c->n_guards)));
+		ck_assert_int_eq(lanes_others_left(&c->lanes, 1), 0);
+		c->n_guards--;
+	}
+	ck_assert_uint_eq(c->lanes.n, (size_t)c->n);
+}
+
+static void check_crowd(const struct crowd *c)
+{
+	for (size_t i = 0; i < c->lanes.n; i++)
+		if (c->lanes.sockets[i].lane != LANES_OTHER &&
+			((int)i >= c->n || c->array[i] != c->lanes.sockets[i].fd))
+			ck_abort_msg("place %zu", i);
+}
+
+static void change_strangers(struct crowd *c)
+{
+	int place;
+
+	if (draw(2) || c->n_strangers == 0) {
+		kernel_join(c, A_STRANGER);
+		c->n_strangers++;
+		return;
+	}
+	place = place_of(c, A_STRANGER, A_GUARD, draw((unsigned)c->n_strangers));
+	c->n_gone += c->array[place] > A_STRANGER;
+	kernel_leave(c, place);
+	c->n_strangers--;
+}
+
+static void change_ours(struct crowd *c)
+{
+	unsigned lane = draw(LANES), slot = draw(SLOTS);
+	int fd = fd_of(lane, slot), place;
+
+	look(c);
+	place = lanes_index(&c->lanes, lane, slot);
+	if (place < 0) {
+		kernel_join(c, fd);
+		ck_assert_int_ge(lanes_append(&c->lanes, lane, slot, fd), 0);
+	} else if (draw(2)) {
+		kernel_leave(c, place);
+		ck_assert_int_eq(lanes_remove(&c->lanes, lane, slot, NULL), 0);
+	} else {
+		kernel_leave(c, place);
+		kernel_join(c, fd);
+		ck_assert_int_ge(lanes_relisten(&c->lanes, lane, slot), 0);
+	}
+	look(c);
+}
+
+/* Whatever strangers do, seen or unseen: each of ours is where the model has it. */
+START_TEST(strangers)
+{
+	for (unsigned round = 0; round < 200; round++) {
+		struct crowd c = {.n = 0};
+
+		state = round;
+		for (unsigned i = 0; i < 300; i++) {
+			if (draw(3))
+				change_strangers(&c);
+			else
+				change_ours(&c);
+			check_crowd(&c);
+			if (c.n >= PLACES - 20 || c.n_strangers > 20)
+				break;
+		}
+		lanes_done(&c.lanes);
+	}
+}
+END_TEST
+
+/* Without guards one of ours moves into a stranger's place: known if there is one such place. */
+START_TEST(without_guards)
+{
+	_cleanup_(lanes_done) struct lanes l = {NULL, 0, 0};
+
+	ck_assert_int_eq(lanes_append(&l, 0, 0, 10), 0);
+	ck_assert_int_eq(lanes_append_other(&l), 0);
+	ck_assert_int_eq(lanes_append(&l, 1, 0, 11), 2);
+	ck_assert_uint_eq(lanes_others_at_end(&l), 0);
+	ck_assert_int_eq(lanes_others_left(&l, 1), 0);
+	ck_assert_int_eq(lanes_index(&l, 1, 0), 1);
+	ck_assert_int_eq(lanes_others_left(&l, 1), -ESTALE);
+	ck_assert_int_eq(lanes_append_other(&l), 0);
+	ck_assert_int_eq(lanes_append_other(&l), 0);
+	ck_assert_uint_eq(lanes_others_at_end(&l), 2);
+	ck_assert_int_eq(lanes_append(&l, 1, 1, 12), 4);
+	ck_assert_int_eq(lanes_others_left(&l, 1), -ESTALE);
+	ck_assert_uint_eq(l.n, 4);
+}
+END_TEST
+
 /* Written out once, as a reader would try it. */
 START_TEST(an_example)
 {
@@ -175,7 +322,9 @@ END_TEST
 
 int main(void)
 {
-	const TTest *tests[] = {random_changes, an_example};
+	const TTest *tests[] = {random_changes, strangers, without_guards, an_example};
 
+	/* Each step checks every socket. */
+	(void)setenv("CK_DEFAULT_TIMEOUT", "60", 0);
 	return run_tests("lanes", tests, ARRAY_SIZE(tests));
 }

@@ -52,7 +52,7 @@ static const struct story_text stories[] = {
 	 " queue? 1.0 ...\n"
 	 "> time 0.2\n"
 	 " #queue-abandoned 1 (replaced by a newer generation) connections? 1.0 #rollout-ended"
-	 " 2 (done) drain 1.0\n"},
+	 " 2 (done) connections? 1.0 drain 1.0\n"},
 	/* On a shared queue nobody is told to go before the share is gone. */
 	{"rolling shared",
 	 "> serving workers=4\n"
@@ -72,11 +72,12 @@ static const struct story_text stories[] = {
 	 " spawn 2.3\n"
 	 "> ready 2.*\n"
 	 " steer[2=10000] #rollout-step 2\n"
-	 "> time 5\n"
+	 "> time 5.01\n"
 	 " #generation-draining 1 (replaced by a newer generation) #rollout-promoted 2"
 	 " #generation-serving 2 queue? 1.0 queue? 1.1 queue? 1.2 queue? 1.3 #rollout-ended 2"
-	 " (done) connections? 1.0 connections? 1.1 connections? 1.2 connections? 1.3 drain"
-	 " 1.0 drain 1.1 drain 1.2 drain 1.3\n"
+	 " (done) connections? 1.0 connections? 1.1 connections? 1.2 connections? 1.3"
+	 " connections? 1.0 connections? 1.1 connections? 1.2 connections? 1.3 drain 1.0 drain"
+	 " 1.1 drain 1.2 drain 1.3\n"
 	 "> time 2\n"},
 	/* With a socket each, old workers leave one by one, after they have settled. */
 	{"rolling per worker",
@@ -87,22 +88,22 @@ static const struct story_text stories[] = {
 	 " steer[1=7500 2=2500] #rollout-step 2\n"
 	 "> time 5\n"
 	 " spawn 2.1\n"
-	 "> time 1\n"
-	 " queue? 1.0 connections? 1.0 drain 1.0\n"
+	 "> time 1.01\n"
+	 " queue? 1.0 connections? 1.0 ... drain 1.0\n"
 	 "> exit 1.0\n"
 	 "> ready 2.*\n"
 	 " steer[1=5000 2=5000] #rollout-step 2\n"
 	 "> time 5\n"
 	 " spawn 2.2\n"
-	 "> time 1\n"
-	 " queue? 1.1 connections? 1.1 drain 1.1\n"
+	 "> time 1.01\n"
+	 " queue? 1.1 connections? 1.1 ... drain 1.1\n"
 	 "> exit 1.1\n"
 	 "> abort\n"
 	 " steer[1=10000] spawn 1.0 spawn 1.1 #rollout-ended 2 (aborted) #generation-draining"
-	 " 2 (aborted)\n"
+	 " 2 (aborted) drain 2.2\n"
 	 "> time 2\n"
-	 " queue? 2.0 queue? 2.1 queue? 2.2 connections? 2.0 connections? 2.1 connections? 2.2"
-	 " drain 2.0 drain 2.1 drain 2.2\n"
+	 " queue? 2.0 queue? 2.1 connections? 2.0 connections? 2.1 connections? 2.0"
+	 " connections? 2.1 drain 2.0 drain 2.1\n"
 	 "> ready 1.*\n"
 	 "> exit 2.*\n"
 	 " #generation-gone 2 release 2=1 forget 2\n"},
@@ -142,11 +143,12 @@ static const struct story_text stories[] = {
 	 " spawn 2.1 spawn 2.2 spawn 2.3\n"
 	 "> ready 2.*\n"
 	 " steer[2=10000] #rollout-step 2\n"
-	 "> time 5\n"
+	 "> time 5.01\n"
 	 " #generation-draining 1 (replaced by a newer generation) #rollout-promoted 2"
 	 " #generation-serving 2 queue? 1.0 queue? 1.1 queue? 1.2 queue? 1.3 #rollout-ended 2"
-	 " (done) connections? 1.0 connections? 1.1 connections? 1.2 connections? 1.3 drain"
-	 " 1.0 drain 1.1 drain 1.2 drain 1.3\n"
+	 " (done) connections? 1.0 connections? 1.1 connections? 1.2 connections? 1.3"
+	 " connections? 1.0 connections? 1.1 connections? 1.2 connections? 1.3 drain 1.0 drain"
+	 " 1.1 drain 1.2 drain 1.3\n"
 	 "> time 7\n"},
 	/* Stop first: who comes meanwhile waits in the new queue. */
 	{"recreate",
@@ -154,8 +156,9 @@ static const struct story_text stories[] = {
 	 "> upgrade recreate\n"
 	 " #rollout-started 2 lane 2=1 steer[2=10000] #generation-draining 1 (replaced by a"
 	 " newer generation)\n"
-	 "> time 1\n"
-	 " queue? 1.0 queue? 1.1 connections? 1.0 connections? 1.1 drain 1.0 drain 1.1\n"
+	 "> time 1.01\n"
+	 " queue? 1.0 queue? 1.1 connections? 1.0 connections? 1.1 connections? 1.0"
+	 " connections? 1.1 drain 1.0 drain 1.1\n"
 	 "> time 30\n"
 	 " TERM 1.0 TERM 1.1\n"
 	 "> exit 1.*\n"
@@ -173,7 +176,8 @@ static const struct story_text stories[] = {
 	 " #rollout-started 2 lane 2=1 steer[2=10000] #generation-draining 1 (replaced by a"
 	 " newer generation)\n"
 	 "> time 1.1\n"
-	 " queue? 1.0 queue? 1.1 connections? 1.0 connections? 1.1 drain 1.0 drain 1.1\n"
+	 " queue? 1.0 queue? 1.1 connections? 1.0 connections? 1.1 connections? 1.0"
+	 " connections? 1.1 drain 1.0 drain 1.1\n"
 	 "> exit 1.*\n"
 	 " spawn 2.0 spawn 2.1\n"
 	 "> exit 2.0\n"
@@ -230,8 +234,8 @@ static const struct story_text stories[] = {
 	 "> exit 2.0\n"
 	 " steer[1=10000] #rollout-ended 2 (exited while it soaked) #generation-draining 2"
 	 " (exited while it soaked)\n"
-	 "> time 1\n"
-	 " queue? 2.1 connections? 2.1 drain 2.1\n"
+	 "> time 1.01\n"
+	 " queue? 2.1 connections? 2.1 ... drain 2.1\n"
 	 "> exit 2.1\n"
 	 " #generation-gone 2 release 2=1 forget 2\n"},
 	{"hangs while it soaks",
@@ -244,7 +248,7 @@ static const struct story_text stories[] = {
 	 " steer[1=10000] ABRT 2.0 #rollout-ended 2 (missed its watchdog) #generation-draining"
 	 " 2 (missed its watchdog)\n"
 	 "> time 5\n"
-	 " queue? 2.1 connections? 2.1 drain 2.1 KILL 2.0\n"
+	 " queue? 2.1 connections? 2.1 ... drain 2.1 KILL 2.0\n"
 	 "> exit 2.0\n"},
 	{"says it has failed",
 	 "> serving\n"
@@ -303,7 +307,8 @@ static const struct story_text stories[] = {
 	 "> abort\n"
 	 " steer[1=10000] #rollout-ended 2 (aborted) #generation-draining 2 (aborted)\n"
 	 "> time 1.1\n"
-	 " queue? 2.0 queue? 2.1 connections? 2.0 connections? 2.1 drain 2.0 drain 2.1\n"
+	 " queue? 2.0 queue? 2.1 connections? 2.0 connections? 2.1 connections? 2.0"
+	 " connections? 2.1 drain 2.0 drain 2.1\n"
 	 "> exit 2.*\n"
 	 " #generation-gone 2 release 2=1 forget 2\n"},
 	/* Paused, a soak has no end; promote goes on. */
@@ -326,7 +331,7 @@ static const struct story_text stories[] = {
 	 " #generation-draining 1 (replaced by a newer generation) #rollout-promoted 2"
 	 " #generation-serving 2\n"
 	 "> time 5\n"
-	 " queue? 1.0 #rollout-ended 2 (done) connections? 1.0 drain 1.0\n"},
+	 " queue? 1.0 #rollout-ended 2 (done) connections? 1.0 ... drain 1.0\n"},
 	{"pause at",
 	 "> serving workers=4\n"
 	 "> upgrade pause=3000\n"
@@ -339,11 +344,12 @@ static const struct story_text stories[] = {
 	 " spawn 2.2 spawn 2.3\n"
 	 "> ready 2.*\n"
 	 " steer[2=10000] #rollout-step 2\n"
-	 "> time 5\n"
+	 "> time 5.01\n"
 	 " #generation-draining 1 (replaced by a newer generation) #rollout-promoted 2"
 	 " #generation-serving 2 queue? 1.0 queue? 1.1 queue? 1.2 queue? 1.3 #rollout-ended 2"
-	 " (done) connections? 1.0 connections? 1.1 connections? 1.2 connections? 1.3 drain"
-	 " 1.0 drain 1.1 drain 1.2 drain 1.3\n"},
+	 " (done) connections? 1.0 connections? 1.1 connections? 1.2 connections? 1.3"
+	 " connections? 1.0 connections? 1.1 connections? 1.2 connections? 1.3 drain 1.0 drain"
+	 " 1.1 drain 1.2 drain 1.3\n"},
 	/* To the last step at once, however many are left; it still soaks. */
 	{"full",
 	 "> serving workers=4\n"
@@ -355,11 +361,12 @@ static const struct story_text stories[] = {
 	 " spawn 2.1 spawn 2.2 spawn 2.3\n"
 	 "> ready 2.*\n"
 	 " steer[2=10000] #rollout-step 2\n"
-	 "> time 5\n"
+	 "> time 5.01\n"
 	 " #generation-draining 1 (replaced by a newer generation) #rollout-promoted 2"
 	 " #generation-serving 2 queue? 1.0 queue? 1.1 queue? 1.2 queue? 1.3 #rollout-ended 2"
-	 " (done) connections? 1.0 connections? 1.1 connections? 1.2 connections? 1.3 drain"
-	 " 1.0 drain 1.1 drain 1.2 drain 1.3\n"},
+	 " (done) connections? 1.0 connections? 1.1 connections? 1.2 connections? 1.3"
+	 " connections? 1.0 connections? 1.1 connections? 1.2 connections? 1.3 drain 1.0 drain"
+	 " 1.1 drain 1.2 drain 1.3\n"},
 	{"overlap reject",
 	 "> serving\n"
 	 "> upgrade\n"
@@ -379,15 +386,16 @@ static const struct story_text stories[] = {
 	 " #generation-draining 2 (superseded by a later upgrade) #rollout-started 3 lane 3=2"
 	 " spawn 3.0 spawn 3.1\n"
 	 "> time 1.1\n"
-	 " queue? 2.0 queue? 2.1 connections? 2.0 connections? 2.1 drain 2.0 drain 2.1\n"
+	 " queue? 2.0 queue? 2.1 connections? 2.0 connections? 2.1 connections? 2.0"
+	 " connections? 2.1 drain 2.0 drain 2.1\n"
 	 "> exit 2.*\n"
 	 " #generation-gone 2 release 2=1 forget 2\n"
 	 "> ready 3.*\n"
 	 " steer[3=10000] #rollout-step 3\n"
-	 "> time 5\n"
+	 "> time 5.01\n"
 	 " #generation-draining 1 (replaced by a newer generation) #rollout-promoted 3"
 	 " #generation-serving 3 queue? 1.0 queue? 1.1 #rollout-ended 3 (done) connections?"
-	 " 1.0 connections? 1.1 drain 1.0 drain 1.1\n"},
+	 " 1.0 connections? 1.1 connections? 1.0 connections? 1.1 drain 1.0 drain 1.1\n"},
 	/* What is superseded makes the room; it is not cut off from its queue. */
 	{"supersede at the limit",
 	 "> serving workers=1 max=2\n"
@@ -400,7 +408,7 @@ static const struct story_text stories[] = {
 	 " #generation-draining 2 (superseded by a later upgrade) #rollout-started 3"
 	 " #rollout-waiting 3\n"
 	 "> time 2\n"
-	 " queue? 2.0 connections? 2.0 drain 2.0\n"
+	 " queue? 2.0 connections? 2.0 ... drain 2.0\n"
 	 "> exit 2.*\n"
 	 " #generation-gone 2 release 2=1 forget 2 lane 3=1 spawn 3.0\n"
 	 "> ready 3.*\n"
@@ -434,7 +442,8 @@ static const struct story_text stories[] = {
 	 " steer[2=10000] #rollout-step 2\n"
 	 "> time 6.5\n"
 	 " #generation-draining 1 (replaced by a newer generation) #rollout-promoted 2"
-	 " #generation-serving 2 queue? 1.0 #rollout-ended 2 (done) connections? 1.0 drain 1.0\n"
+	 " #generation-serving 2 queue? 1.0 #rollout-ended 2 (done) connections? 1.0 ... drain"
+	 " 1.0\n"
 	 "> upgrade\n"
 	 " refused: too many generations\n"
 	 "> upgrade queue\n"
@@ -473,10 +482,10 @@ static const struct story_text stories[] = {
 	 "> ready 1.0\n"
 	 "> ready 2.*\n"
 	 " steer[2=10000] #rollout-step 2\n"
-	 "> time 5\n"
+	 "> time 5.01\n"
 	 " #generation-draining 1 (replaced by a newer generation) #rollout-promoted 2"
 	 " #generation-serving 2 queue? 1.0 queue? 1.1 #rollout-ended 2 (done) connections?"
-	 " 1.0 connections? 1.1 drain 1.0 drain 1.1\n"},
+	 " 1.0 connections? 1.1 connections? 1.0 connections? 1.1 drain 1.0 drain 1.1\n"},
 	/* It hung, and died only after it was replaced: what is in its queue is served first. */
 	{"killed when replaced",
 	 "> serving workers=1\n"
@@ -492,7 +501,7 @@ static const struct story_text stories[] = {
 	 "> exit 1.0\n"
 	 " spawn 1.0\n"
 	 "> time 1\n"
-	 " queue? 1.0 connections? 1.0 drain 1.0\n"
+	 " queue? 1.0 connections? 1.0 ... drain 1.0\n"
 	 "> exit 1.0\n"
 	 " #generation-gone 1 release 1=0 forget 1\n"},
 	/* Of a listener that only the new one has, everything goes there from the start. */
@@ -502,10 +511,10 @@ static const struct story_text stories[] = {
 	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
 	 "> ready 2.*\n"
 	 " steer[2=10000] #rollout-step 2\n"
-	 "> time 5\n"
+	 "> time 5.01\n"
 	 " #generation-draining 1 (replaced by a newer generation) #rollout-promoted 2"
 	 " #generation-serving 2 queue? 1.0 queue? 1.1 #rollout-ended 2 (done) connections?"
-	 " 1.0 connections? 1.1 drain 1.0 drain 1.1\n"},
+	 " 1.0 connections? 1.1 connections? 1.0 connections? 1.1 drain 1.0 drain 1.1\n"},
 	/* A worker that serves stays for as long as there is another to replace. */
 	{"rolling replaces the dead first",
 	 "> serving workers=2 per-worker\n"

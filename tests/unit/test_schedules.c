@@ -34,6 +34,13 @@ START_TEST(promises)
 	ck_assert_uint_gt(counts.rescues, n / 200);
 	ck_assert_uint_gt(counts.given_up, n / 100);
 	ck_assert_uint_gt(counts.stopped, n / 10);
+	ck_assert_uint_gt(counts.verified, n / 10);
+	ck_assert_uint_gt(counts.verify_failed, n / 1000);
+	ck_assert_uint_gt(counts.recycled, n / 10);
+	ck_assert_uint_gt(counts.recycle_failed, n / 20);
+	ck_assert_uint_gt(counts.warm, n / 50);
+	ck_assert_uint_gt(counts.warm_rollbacks, n / 1000);
+	ck_assert_uint_gt(counts.warm_crashes, n / 200);
 }
 END_TEST
 

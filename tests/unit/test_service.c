@@ -174,10 +174,10 @@ static const struct story_text stories[] = {
 	 " steer[2=10000] #rollout-step 2\n"
 	 "> exit 1.1\n"
 	 " spawn 1.1\n"
-	 "> time 5\n"
+	 "> time 5.01\n"
 	 " #generation-draining 1 (replaced by a newer generation) #rollout-promoted 2"
 	 " #generation-serving 2 queue? 1.0 queue? 1.1 #rollout-ended 2 (done) connections?"
-	 " 1.0 connections? 1.1 drain 1.0 drain 1.1\n"},
+	 " 1.0 connections? 1.1 connections? 1.0 connections? 1.1 drain 1.0 drain 1.1\n"},
 	{"ends by its own will",
 	 "> serving never\n"
 	 "> exit 1.0\n"
@@ -287,7 +287,8 @@ static const struct story_text stories[] = {
 	 " #scaled 1\n"
 	 "> time 0.9\n"
 	 "> time 0.2\n"
-	 " queue? 1.1 queue? 1.2 connections? 1.1 connections? 1.2 drain 1.1 drain 1.2\n"
+	 " queue? 1.1 queue? 1.2 connections? 1.1 connections? 1.2 connections? 1.1"
+	 " connections? 1.2 drain 1.1 drain 1.2\n"
 	 "> scale 3\n"
 	 " lane 1=0 #scaled 1\n"
 	 "> exit 1.2\n"
@@ -325,11 +326,10 @@ static const struct story_text stories[] = {
 	 "> time 10\n"
 	 " #rollout-ended 2 (done)\n"
 	 "> rollback 1\n"
-	 " steer[1=10000] #generation-serving 1 #generation-draining 2 (rolled back on"
-	 " request)\n"
-	 "> time 1\n"
+	 " steer[1=10000] #generation-serving 1 #generation-draining 2 (rolled back on request)\n"
+	 "> time 1.01\n"
 	 " queue? 2.0 queue? 2.1 #rollout-ended 1 (done) connections? 2.0 connections? 2.1"
-	 " drain 2.0 drain 2.1\n"
+	 " connections? 2.0 connections? 2.1 drain 2.0 drain 2.1\n"
 	 "> exit 2.*\n"
 	 " #generation-gone 2 release 2=1 forget 2\n"},
 	{"rollback while it settles",
@@ -345,7 +345,7 @@ static const struct story_text stories[] = {
 	 " #generation-draining 2 (rolled back on request)\n"
 	 "> time 1.1\n"
 	 " queue? 2.0 queue? 2.1 #rollout-ended 1 (done) connections? 2.0 connections? 2.1"
-	 " drain 2.0 drain 2.1\n"
+	 " connections? 2.0 connections? 2.1 drain 2.0 drain 2.1\n"
 	 "> exit 2.*\n"
 	 " #generation-gone 2 release 2=1 forget 2\n"},
 	{"rollback while it waits to be idle",
@@ -370,7 +370,7 @@ static const struct story_text stories[] = {
 	 " generation) #rollout-promoted 2 #generation-serving 2\n"
 	 "> time 2\n"
 	 " queue? 1.0 queue? 1.1 #rollout-ended 2 (done) connections? 1.0 connections? 1.1"
-	 " drain 1.0 drain 1.1\n"
+	 " connections? 1.0 connections? 1.1 drain 1.0 drain 1.1\n"
 	 "> rollback 1\n"
 	 " refused: not alive\n"
 	 "> rollback 7\n"
@@ -392,7 +392,8 @@ static const struct story_text stories[] = {
 	 " #rollout-ended 2 (done)\n"
 	 "> time 2\n"
 	 " #generation-draining 1 (replaced by a newer generation) queue? 1.0 queue? 1.1"
-	 " connections? 1.0 connections? 1.1 drain 1.0 drain 1.1\n"
+	 " connections? 1.0 connections? 1.1 connections? 1.0 connections? 1.1 drain 1.0 drain"
+	 " 1.1\n"
 	 "> exit 1.*\n"
 	 " #generation-gone 1 release 1=0 forget 1\n"},
 	/* It is kept ready, or it would be no way back. */
@@ -426,7 +427,7 @@ static const struct story_text stories[] = {
 	 " steer[3=10000] #rollout-step 3 #generation-draining 1 (replaced by a newer"
 	 " generation) #generation-warm 2 #rollout-promoted 3 #generation-serving 3\n"
 	 "> time 2\n"
-	 " queue? 1.0 connections? 1.0 drain 1.0 #rollout-ended 3 (done)\n"},
+	 " queue? 1.0 connections? 1.0 ... drain 1.0 #rollout-ended 3 (done)\n"},
 	{"warm makes room",
 	 "> serving soak=0 workers=1 max=2\n"
 	 "> upgrade keep=600\n"
@@ -440,7 +441,7 @@ static const struct story_text stories[] = {
 	 " #generation-draining 1 (replaced by a newer generation) #rollout-started 3"
 	 " #rollout-waiting 3\n"
 	 "> time 1\n"
-	 " queue? 1.0 connections? 1.0 drain 1.0\n"
+	 " queue? 1.0 connections? 1.0 ... drain 1.0\n"
 	 "> exit 1.0\n"
 	 " #generation-gone 1 release 1=0 forget 1 lane 3=0 spawn 3.0\n"
 	 "> ready 3.*\n"
@@ -454,7 +455,7 @@ static const struct story_text stories[] = {
 	 " steer[2=10000] #rollout-step 2 #generation-draining 1 (replaced by a newer"
 	 " generation) #rollout-promoted 2 #generation-serving 2\n"
 	 "> time 2\n"
-	 " queue? 1.0 #rollout-ended 2 (done) connections? 1.0 drain 1.0\n"
+	 " queue? 1.0 #rollout-ended 2 (done) connections? 1.0 ... drain 1.0\n"
 	 "> upgrade\n"
 	 " refused: too many generations\n"
 	 "> time 36\n"
@@ -471,8 +472,8 @@ static const struct story_text stories[] = {
 	 "> ready 2.*\n"
 	 " steer[2=10000] #rollout-step 2 #generation-draining 1 (replaced by a newer"
 	 " generation) #rollout-promoted 2 #generation-serving 2\n"
-	 "> time 1\n"
-	 " queue? 1.0 #rollout-ended 2 (done) connections? 1.0 drain 1.0\n"
+	 "> time 1.01\n"
+	 " queue? 1.0 #rollout-ended 2 (done) connections? 1.0 ... drain 1.0\n"
 	 "> time 29\n"
 	 "> time 1\n"
 	 " TERM 1.0\n"
@@ -519,8 +520,8 @@ static const struct story_text stories[] = {
 	 "> ready 2.*\n"
 	 " steer[2=10000] #rollout-step 2 #generation-draining 1 (replaced by a newer"
 	 " generation) spawn 1.0 #rollout-promoted 2 #generation-serving 2\n"
-	 "> time 1\n"
-	 " queue? 1.0 #rollout-ended 2 (done) connections? 1.0 drain 1.0\n"
+	 "> time 1.01\n"
+	 " queue? 1.0 #rollout-ended 2 (done) connections? 1.0 ... drain 1.0\n"
 	 "> exit 1.0\n"
 	 " #generation-gone 1 release 1=0 forget 1\n"},
 	{"has no rollout",
@@ -564,7 +565,7 @@ static const struct story_text stories[] = {
 	 " steer[0=10000] #generation-draining 1 (replaced by a newer generation)"
 	 " #generation-gone 2 release 2=1 forget 2\n"
 	 "> time 2\n"
-	 " queue? 1.0 connections? 1.0 drain 1.0\n"
+	 " queue? 1.0 connections? 1.0 ... drain 1.0\n"
 	 "> exit 1.0\n"
 	 " #generation-gone 1 release 1=0 forget 1\n"},
 	/* The first respawn is at once, but not when there was no process at all. */

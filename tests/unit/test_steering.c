@@ -157,7 +157,8 @@ START_TEST(draws_are_independent)
 {
 	static const uint32_t a[] = {0, 1, 2, 3}, b[] = {4, 5, 6, 7};
 	struct steering s = {
-		.n_lanes = 2, .lanes = {{9998, a, 4}, {2, b, 4}}
+		.n_lanes = 2,
+		.lanes = {{9998, a, 4, NULL, STEERING_RANDOM}, {2, b, 4, NULL, STEERING_RANDOM}}
 	};
 	struct bpf_packet p = packet_from("192.0.2.1", 1, IPPROTO_TCP);
 	uint64_t hits[8] = {0}, n = 4000000;
@@ -240,7 +241,8 @@ START_TEST(selection_is_even)
 	for (uint32_t n = 2; n <= 300; n++) {
 		uint32_t indices[300], next = 0;
 		bool seen[2000] = {false};
-		struct steering s = {.n_lanes = 1, .lanes = {{10000, indices, n}}};
+		struct steering s = {
+			.n_lanes = 1, .lanes = {{10000, indices, n, NULL, STEERING_RANDOM}}};
 		struct bpf_packet p = packet_from("2001:db8::1", 1, IPPROTO_UDP);
 
 		any_indices(indices, n, &next, n % 3 * 50);
@@ -268,8 +270,11 @@ START_TEST(one_socket_needs_one_instruction)
 {
 	static const uint32_t index = 70000;
 	struct steering s = {
-		.n_lanes = 3, .lanes = {{0, NULL, 0}, {10000, &index, 1}, {0, &index, 1}}
-	 };
+		.n_lanes = 3,
+		.lanes = {{0, NULL, 0, NULL, STEERING_RANDOM},
+			  {10000, &index, 1, NULL, STEERING_RANDOM},
+			  {0, &index, 1, NULL, STEERING_RANDOM}}
+	      };
 
 	compile(&s);
 	ck_assert_uint_eq(n_code, 1);
@@ -293,9 +298,11 @@ static bool is_new(const char *address, uint16_t port, int protocol)
 START_TEST(rules_by_source)
 {
 	struct steering s = {
-		.n_lanes = 2, .lanes = {{10000, old, 2}, {0, new, 2}},
-		       .n_rules = 4
-	   };
+		.n_lanes = 2,
+		.lanes = {{10000, old, 2, NULL, STEERING_RANDOM},
+			  {0, new, 2, NULL, STEERING_RANDOM}},
+		.n_rules = 4
+	    };
 	unsigned n_three = 0;
 
 	s.rules[0] = rule("127.0.0.2", 0, new, 2);
@@ -332,7 +339,8 @@ END_TEST
 START_TEST(first_rule_wins)
 {
 	static const uint32_t five[] = {5}, six[] = {6}, seven[] = {7};
-	struct steering s = {.n_lanes = 1, .lanes = {{10000, old, 2}}, .n_rules = 3};
+	struct steering s = {
+		.n_lanes = 1, .lanes = {{10000, old, 2, NULL, STEERING_RANDOM}}, .n_rules = 3};
 	struct bpf_packet probe = packet_from("10.0.0.1", 99, IPPROTO_TCP),
 			  other = packet_from("10.0.0.1", 98, IPPROTO_TCP);
 
@@ -356,8 +364,10 @@ START_TEST(options_never_match_a_port)
 {
 	static const uint8_t lo4[] = {127, 0, 0, 1}, lo6[16] = {[15] = 1};
 	static const int protocols[] = {IPPROTO_TCP, IPPROTO_UDP};
-	struct steering by_port = {.n_lanes = 1, .lanes = {{10000, old, 2}}, .n_rules = 2};
-	struct steering by_address = {.n_lanes = 1, .lanes = {{10000, old, 2}}, .n_rules = 2};
+	struct steering by_port = {
+		.n_lanes = 1, .lanes = {{10000, old, 2, NULL, STEERING_RANDOM}}, .n_rules = 2};
+	struct steering by_address = {
+		.n_lanes = 1, .lanes = {{10000, old, 2, NULL, STEERING_RANDOM}}, .n_rules = 2};
 	struct bpf_packet p;
 
 	by_port.rules[0] = rule("127.0.0.1", 4711, new, 2);
@@ -381,7 +391,8 @@ END_TEST
  * would match. */
 START_TEST(families_stay_apart)
 {
-	struct steering s = {.n_lanes = 1, .lanes = {{10000, old, 2}}, .n_rules = 2};
+	struct steering s = {
+		.n_lanes = 1, .lanes = {{10000, old, 2, NULL, STEERING_RANDOM}}, .n_rules = 2};
 	struct bpf_packet p = packet_from("10.0.0.1", 6, IPPROTO_UDP);
 
 	s.rules[0] = rule("10.0.0.1", 7, new, 2);
@@ -512,8 +523,10 @@ START_TEST(what_is_refused)
 {
 	static const uint32_t twice[] = {1, 2, 1};
 	struct steering s = {
-		.n_lanes = 2, .lanes = {{5000, old, 2}, {5000, new, 2}}
-	       };
+		.n_lanes = 2,
+		.lanes = {{5000, old, 2, NULL, STEERING_RANDOM},
+			  {5000, new, 2, NULL, STEERING_RANDOM}}
+	      };
 	struct steering bad;
 
 	compile(&s);
@@ -599,9 +612,11 @@ START_TEST(long_jumps)
 	static uint32_t scattered[400];
 	static const uint32_t last = 1;
 	struct steering s = {
-		.n_lanes = 2, .lanes = {{9000, scattered, 400}, {1000, &last, 1}},
-			   .n_rules = 1
-	       };
+		.n_lanes = 2,
+		.lanes = {{9000, scattered, 400, NULL, STEERING_RANDOM},
+			  {1000, &last, 1, NULL, STEERING_RANDOM}},
+		.n_rules = 1
+	    };
 	uint64_t hits = 0, n = 200000;
 
 	for (uint32_t i = 0; i < 400; i++)

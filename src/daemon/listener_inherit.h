@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sockets that a service manager gave us (`inherit: NAME`): which of them a configuration means,
+ * how they become a group, and how they go back as they came. systemd.socket(5). */
+#pragma once
+
+#include <jansson.h>
+
+#include "daemon/listener.h"
+#include "sys/activation.h"
+
+struct manager;
+
+/* Each listener that inherits a name under which several sockets came becomes as many, one after
+ * the other, with their addresses set: before config_resolve(), which names them. One that did not
+ * come stays as it is, and fails when it is opened. 0 or -ENOMEM. */
+int inherit_expand(struct config *c, const struct activation *a);
+/* Warn of what came and no service asks for. */
+void inherit_warn_unused(const struct manager *m);
+/* The socket of l->config, as l->inherited, with what has to be restored later; l's address is set.
+ * -ENOENT with a message that says what came instead; -EBUSY: another service still has it. */
+int inherit_take(struct listener *l, struct error *ret_error);
+/* Of l->config's address, with l's steering: the inherited socket is lane's first, and the others
+ * join it. Where that is not possible it is held, with the reason. 0 or -errno. */
+int inherit_open(struct listener *l, unsigned lane, bool may_group);
+/* Before the other sockets are closed: all new connections to the inherited one, where they wait
+ * for whoever has it next. */
+void inherit_steer_back(struct listener *l);
+/* When it is the only one left: as it came. */
+void inherit_give_back(struct listener *l);
+/* What it is and how it came, as a value to be saved. NULL: it is not inherited, or out of memory.
+ */
+json_t *inherit_save(const struct listener *l);
+/* Take it back; the model of l is loaded. Our giver may have passed the socket again, or not. 0,
+ * -ENOMEM or -EBADMSG. */
+int inherit_restore(struct listener *l, const json_t *value);
