@@ -1,13 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Run the integration tests against the binaries of a build directory; `make check` calls it. It
+# Run the integration tests (or those of tests/systemd/, inside a systemd) against the binaries of a build directory; `make check` calls it. It
 # writes nothing into the source directory, which may be read-only.
 #
 # usage: run-pytest.sh TOP_SRCDIR TOP_BUILDDIR [PYTEST ARGUMENT...]
 #
 # environment:
 #   PYTHON               the interpreter that has pytest (default: the system's, else python3)
+#   TENURE_SUITE         the folder of tests/ (default: integration)
 #   TENURE_LONG          1: the long tests, and only these
 #   TENURE_PYTEST_MARK   a pytest -m expression instead of the default "not long"
 #   TENURE_PYTEST_ARGS   more arguments, split at white space, for instance "-k rollback -x"
@@ -52,7 +53,8 @@ mark=${TENURE_PYTEST_MARK:-$mark}
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 
+suite=$srcdir/tests/${TENURE_SUITE:-integration}
 cd "$builddir"
 # shellcheck disable=SC2086
-exec "$PYTHON" -m pytest -p no:cacheprovider --rootdir "$srcdir/tests/integration" -ra -m "$mark" \
-	${TENURE_PYTEST_ARGS:-} "$@" "$srcdir/tests/integration"
+exec "$PYTHON" -m pytest -p no:cacheprovider -c "$srcdir/tests/integration/pytest.ini" \
+	--rootdir "$suite" -ra -m "$mark" ${TENURE_PYTEST_ARGS:-} "$@" "$suite"

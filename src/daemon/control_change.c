@@ -4,6 +4,7 @@
 #include "daemon/control_methods.h"
 #include "daemon/follow.h"
 #include "daemon/log.h"
+#include "daemon/unit.h"
 #include "varlink/message.h"
 
 static void log_request(
@@ -399,6 +400,7 @@ static int reload_from(struct manager *m, struct control_call *call, struct conf
 	int r;
 
 	r = manager_reload(m, config, upgrade_all, control_call_peer_text(call), &plan, &error);
+	unit_reloaded(m->unit, r < 0 ? error_message(&error) : NULL);
 	if (r < 0) {
 		plan_done(&plan);
 		return control_call_failed(call, "%s; nothing was changed", error_message(&error));
@@ -471,7 +473,9 @@ static int method_reload(
 		log_notice("reload asked for by %s", control_call_peer_text(call));
 		return reload_without_file(m, call);
 	}
+	unit_reloading(m->unit);
 	if (manager_read_config(m, &config, &problems, &error) < 0) {
+		unit_reloaded(m->unit, error_message(&error));
 		log_notice(
 			"reload asked for by %s: the configuration is invalid, nothing was changed",
 			control_call_peer_text(call));

@@ -13,6 +13,7 @@
 
 #include "base/utf8.h"
 #include "core/effect.h"
+#include "sys/journal.h"
 
 enum log_style { STYLE_PLAIN, STYLE_TIME, STYLE_PRIORITY };
 
@@ -30,9 +31,15 @@ static struct {
 	bool journal;
 	enum log_way way;
 	int own_fd;
-	bool torn; /* the last line was written in part */
+	int journal_fd;		  /* for entries with fields, or -1 */
+	const char *journal_path; /* static */
+	bool torn;		  /* the last line was written in part */
 	unsigned long long dropped;
-} state = {.style = STYLE_PLAIN, .max_level = LOG_INFO, .way = WAY_POLL, .own_fd = -1};
+} state = {.style = STYLE_PLAIN,
+	.max_level = LOG_INFO,
+	.way = WAY_POLL,
+	.own_fd = -1,
+	.journal_fd = -1};
 
 /* $JOURNAL_STREAM says device:inode of the stream that is the journal: stderr may have been
  * redirected since. */
@@ -62,6 +69,7 @@ void log_init(int max_level)
 	struct stat st = {0};
 
 	state.max_level = max_level;
+	state.journal_fd = close_fd(state.journal_fd);
 	if (fstat(STDERR_FILENO, &st) < 0)
 		return;
 	state.journal = stderr_is_journal(&st);
@@ -72,6 +80,14 @@ void log_init(int max_level)
 		state.style = STYLE_PRIORITY;
 	else
 		state.style = isatty(STDERR_FILENO) ? STYLE_TIME : STYLE_PLAIN;
+}
+
+void log_use_journal(const char *path)
+{
+	if (!state.journal || state.journal_fd >= 0)
+		return;
+	state.journal_path = path;
+	state.journal_fd = MAX(journal_open(), -1);
 }
 
 bool log_is_journal(void)
@@ -167,9 +183,78 @@ static void put(const char *head, size_t head_len, const char *text, size_t len)
 	state.torn = n > 0;
 }
 
+static struct journal_field field(const char *name, const char *value)
+{
+	return (struct journal_field){.name = name, .value = value, .len = strlen(value)};
+}
+
+/* False: it is for stderr. */
+static bool to_journal(const struct journal_field *fields, size_t n)
+{
+	int r;
+
+	if (state.journal_fd < 0 || (state.dropped > 0 && !tell_dropped()))
+		return false;
+	r = journal_send(state.journal_fd, state.journal_path, fields, n);
+	if (r == -EAGAIN)
+		state.dropped++;
+	return r >= 0 || r == -EAGAIN;
+}
+
+/* TENURED_SERVICE, TENURED_GENERATION, TENURED_WORKER. numbers: room for the values. */
+static size_t subject_fields(const char *service, unsigned generation, unsigned worker,
+	struct journal_field fields[static 3], char numbers[static 2][16])
+{
+	size_t n = 0;
+
+	if (service)
+		fields[n++] = field("TENURED_SERVICE", service);
+	if (generation != 0) {
+		snprintf(numbers[0], sizeof(numbers[0]), "%u", generation);
+		fields[n++] = field("TENURED_GENERATION", numbers[0]);
+	}
+	if (worker != NO_WORKER) {
+		snprintf(numbers[1], sizeof(numbers[1]), "%u", worker);
+		fields[n++] = field("TENURED_WORKER", numbers[1]);
+	}
+	return n;
+}
+
+static bool event_to_journal(int priority, const struct log_subject *s, const char *message)
+{
+	struct journal_field fields[JOURNAL_FIELDS_MAX];
+	char level[2] = {(char)('0' + (priority & LOG_PRIMASK)), '\0'}, numbers[2][16];
+	size_t n = 0;
+
+	if (state.journal_fd < 0)
+		return false;
+	fields[n++] = field("MESSAGE", message);
+	fields[n++] = field("PRIORITY", level);
+	fields[n++] = field("SYSLOG_IDENTIFIER", "tenured");
+	n += subject_fields(s->service, s->generation, s->worker, &fields[n], numbers);
+	if (s->event)
+		fields[n++] = field("TENURED_EVENT", s->event);
+	if (s->message_id)
+		fields[n++] = field("MESSAGE_ID", s->message_id);
+	return to_journal(fields, n);
+}
+
+void log_event(int priority, const struct log_subject *subject, const char *message)
+{
+	char head[64], clean[6144];
+
+	if (priority > state.max_level)
+		return;
+	(void)utf8_print(
+		message, MIN(strlen(message), sizeof(clean) / 3 - 1), clean, sizeof(clean));
+	if (!event_to_journal(priority, subject, clean))
+		put(head, prefix(head, sizeof(head), priority), clean, strlen(clean));
+}
+
 void log_message(int priority, const char *format, ...)
 {
-	char head[64], text[2048], clean[3 * sizeof(text)];
+	static const struct log_subject none = {.worker = NO_WORKER};
+	char text[2048];
 	va_list ap;
 	int n;
 
@@ -180,8 +265,7 @@ void log_message(int priority, const char *format, ...)
 	va_end(ap);
 	if (n < 0)
 		return;
-	(void)utf8_print(text, MIN((size_t)n, sizeof(text) - 1), clean, sizeof(clean));
-	put(head, prefix(head, sizeof(head), priority), clean, strlen(clean));
+	log_event(priority, &none, text);
 }
 
 void log_worker_line(
@@ -201,4 +285,22 @@ void log_worker_line(
 		more = snprintf(
 			head + n, sizeof(head) - n, "%s.%u.%u | ", service, generation, worker);
 	put(head, n + (more > 0 ? MIN((size_t)more, sizeof(head) - n - 1) : 0), line, len);
+}
+
+bool log_worker_to_journal(int priority, const char *service, unsigned generation, unsigned worker,
+	const char *line, size_t len)
+{
+	struct journal_field fields[JOURNAL_FIELDS_MAX];
+	char level[2] = {(char)('0' + (priority & LOG_PRIMASK)), '\0'}, numbers[2][16];
+	size_t n = 0;
+
+	if (state.journal_fd < 0)
+		return false;
+	fields[n++] = (struct journal_field){.name = "MESSAGE", .value = line, .len = len};
+	fields[n++] = field("PRIORITY", level);
+	fields[n++] = field("SYSLOG_IDENTIFIER", service);
+	n += subject_fields(service, generation, worker, &fields[n], numbers);
+	if (worker == NO_WORKER)
+		fields[n++] = field("TENURED_WORKER", "verify");
+	return to_journal(fields, n);
 }

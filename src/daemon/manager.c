@@ -20,6 +20,8 @@
 #include "daemon/restore.h"
 #include "daemon/state_save.h"
 #include "daemon/strays.h"
+#include "daemon/unit.h"
+#include "daemon/unit_job.h"
 #include "daemon/verify.h"
 #include "daemon/worker_process.h"
 #include "sys/listen.h"
@@ -84,13 +86,29 @@ static void reload_by_signal(struct manager *m)
 		upgrade_all(m);
 		return;
 	}
+	unit_reloading(m->unit);
 	r = manager_read_config(m, &config, &problems, &error);
 	if (r >= 0)
 		r = manager_reload(m, &config, false, describe_requester(), &plan, &error);
+	unit_reloaded(m->unit, r < 0 ? error_message(&error) : NULL);
 	if (r < 0 && problems.n_errors == 0)
 		log_error("reload: %s", error_message(&error));
 	plan_done(&plan);
 	config_problems_done(&problems);
+}
+
+/* Is this the end for the workers too, or are we only replaced? */
+static bool shall_detach(const struct manager *m)
+{
+	switch (m->config->on_terminate) {
+	case ON_TERMINATE_DETACH:
+		return true;
+	case ON_TERMINATE_AUTO:
+		return store_is_kept(m->store) && unit_job() == UNIT_JOB_RESTART;
+	case ON_TERMINATE_STOP:
+	default:
+		return false;
+	}
 }
 
 static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata)
@@ -114,8 +132,7 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si,
 		upgrade_all(m);
 		break;
 	case SIGTERM:
-		if (m->stopping || m->config->on_terminate != ON_TERMINATE_DETACH ||
-			!manager_detach(m))
+		if (m->stopping || !shall_detach(m) || !manager_detach(m))
 			manager_stop(m);
 		break;
 	default:
@@ -222,7 +239,7 @@ bool manager_detach(struct manager *m)
 		return false;
 	}
 	state_save_all(m);
-	(void)sd_notify(0, "STOPPING=1");
+	unit_stopping(m->unit);
 	log_notice("leaving %zu services to the next daemon", m->n_services);
 	m->detached = true;
 	(void)sd_event_exit(m->event, EXIT_SUCCESS);
@@ -234,7 +251,7 @@ void manager_stop(struct manager *m)
 	bool now = m->stopping;
 
 	if (!now) {
-		(void)sd_notify(0, "STOPPING=1");
+		unit_stopping(m->unit);
 		log_notice("stopping: workers finish what they have; another signal ends them at "
 			   "once");
 	} else {
@@ -417,6 +434,8 @@ static int set_up(struct manager *m, struct error *ret_error)
 			RESTEER_USEC, 5 * USEC_PER_SEC, on_resteer, m);
 	if (r >= 0)
 		r = output_hub_new(m->event, &m->outputs);
+	if (r >= 0)
+		r = unit_new(m, &m->unit);
 	if (r < 0)
 		return error_set_errno(ret_error, r, "event loop");
 	(void)process_become_subreaper();
@@ -491,6 +510,7 @@ struct manager *manager_free(struct manager *m)
 		control_server_free(m->control);
 	}
 	output_hub_free(m->outputs);
+	m->unit = unit_free(m->unit);
 	activation_done(&m->activation);
 	close_fd(m->sockdiag_fd);
 	close_fd(m->control_fd);
@@ -546,15 +566,6 @@ static bool start_services(struct manager *m)
 	return wanted == 0 || failed < wanted;
 }
 
-static size_t count_wanted(const struct manager *m)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < m->n_services; i++)
-		n += m->services[i]->core.n_generations > 0;
-	return n;
-}
-
 int manager_run(struct manager *m)
 {
 	int r;
@@ -568,8 +579,7 @@ int manager_run(struct manager *m)
 	manager_changed(m);
 	/* Reading the configuration took memory that is not needed again. */
 	(void)malloc_trim(0);
-	(void)sd_notifyf(
-		0, "READY=1\nSTATUS=Serving %zu of %zu services", count_wanted(m), m->n_services);
+	unit_started(m->unit, m->restored);
 	r = sd_event_loop(m->event);
 	if (r < 0) {
 		log_error("event loop: %s", strerror(-r));

@@ -23,6 +23,7 @@
 struct manager;
 struct worker_process;
 struct output_hub;
+struct unit; /* unit.h */
 struct saved_service;
 struct connections; /* connections.h */
 struct connection_counter;
@@ -115,6 +116,7 @@ struct manager_service {
 	int preview_rules[64];	      /* rule id per listener; 0: none */
 	bool start_again;	      /* EFFECT_START_AGAIN came */
 	bool holds_dead_socket;	      /* its workers are to be replaced when no rollout is open */
+	unsigned reloaded_to; /* the generation that the last reload began; 0: none */
 	bool removing;		      /* by reload: forgotten when stopped */
 	bool in_step;		      /* effects are being applied */
 	bool changed; /* what is saved of it beside core, listeners and workers: state_save.h */
@@ -158,6 +160,7 @@ struct manager {
 	uint64_t next_sequence;
 	struct manager_event events[EVENTS_MAX]; /* ring: sequence % EVENTS_MAX */
 	struct event_subscriber *subscribers;
+	struct unit *unit; /* what systemd is told; NULL */
 	bool stopping;
 	bool detached; /* the loop ends, and everything is left to the next daemon */
 	int exit_status;

@@ -175,6 +175,8 @@ static void do_entry(struct manager *m, const struct plan_entry *entry, const ch
 		r = manager_service_upgrade(s, entry->new_config, &o, &error);
 		break;
 	}
+	if (r == 0 && (entry->action == PLAN_ADD || entry->action == PLAN_UPGRADE))
+		s->reloaded_to = s->core.last_number;
 	if (r != 0)
 		manager_report(m, s, 0, NO_WORKER, LOG_ERR, "reload-failed", "reload: %s",
 			error_message(&error));

@@ -5,7 +5,6 @@
 #include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
-#include <systemd/sd-journal.h>
 
 #include "daemon/log.h"
 #include "daemon/manager.h"
@@ -126,16 +125,11 @@ static int priority_of(const char **line, size_t *len)
 	return LOG_INFO;
 }
 
-static int write_journal(const struct output *o, const char *line, size_t len)
+static bool write_journal(const struct output *o, const char *line, size_t len)
 {
 	int priority = priority_of(&line, &len);
-	char worker[16];
 
-	snprintf(worker, sizeof(worker), o->worker == NO_WORKER ? "verify" : "%u", o->worker);
-	return sd_journal_send("MESSAGE=%.*s", (int)MIN(len, (size_t)CAPTURE_LINE_MAX), line,
-		"PRIORITY=%d", priority, "SYSLOG_IDENTIFIER=%s", o->service, "TENURE_SERVICE=%s",
-		o->service, "TENURE_GENERATION=%u", o->generation, "TENURE_WORKER=%s", worker,
-		NULL);
+	return log_worker_to_journal(priority, o->service, o->generation, o->worker, line, len);
 }
 
 static void on_line(const char *line, size_t len, void *userdata)
@@ -144,7 +138,7 @@ static void on_line(const char *line, size_t len, void *userdata)
 
 	if (o->kind == OUTPUT_FILE)
 		write_file(o, line, len);
-	else if (o->kind != OUTPUT_JOURNAL || !log_is_journal() || write_journal(o, line, len) < 0)
+	else if (o->kind != OUTPUT_JOURNAL || !write_journal(o, line, len))
 		log_worker_line(o->service, o->generation, o->worker, line, len);
 }
 

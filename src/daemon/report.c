@@ -5,10 +5,12 @@
 
 #include "daemon/follow.h"
 #include "daemon/log.h"
+#include "daemon/message_id.h"
 #include "daemon/output.h"
 #include "daemon/ready.h"
 #include "daemon/report_text.h"
 #include "daemon/state_save.h"
+#include "daemon/unit.h"
 
 static void keep_event(struct manager *m, struct manager_event e)
 {
@@ -25,7 +27,13 @@ static void tell(struct manager *m, struct manager_service *s, unsigned generati
 {
 	char *copy = strdup(message), *service = s ? strdup(s->name) : NULL;
 
-	log_message(priority, "%s", message);
+	log_event(priority,
+		&(struct log_subject){.service = s ? s->name : NULL,
+			.generation = generation,
+			.worker = worker,
+			.event = event,
+			.message_id = message_id(event)},
+		message);
 	if (!copy || (s && !service)) {
 		free(copy);
 		free(service);
@@ -289,6 +297,7 @@ void manager_service_report_effect(struct manager_service *s, const struct effec
 	tell(s->manager, s, e->generation, e->worker, priority, event, message);
 	if (e->report == REPORT_ROLLOUT_ENDED) {
 		manager_service_rollout_ended(s, e->reason == REASON_DONE);
+		unit_changed_now(s->manager->unit);
 		followers_rollout_ended(s, e->generation, e->reason, message);
 		return;
 	}

@@ -6,6 +6,7 @@
 #include "daemon/manager.h"
 #include "daemon/memory.h"
 #include "daemon/state_save.h"
+#include "daemon/unit.h"
 #include "daemon/verify.h"
 #include "daemon/worker_process.h"
 
@@ -586,6 +587,7 @@ static void start_again(struct manager_service *s)
 
 void manager_service_after(struct manager_service *s)
 {
+	unit_changed(s->manager->unit);
 	if (s->start_again)
 		start_again(s);
 	if (s->core.stopping)

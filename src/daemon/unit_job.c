@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/unit_job.h"
+
+#include <systemd/sd-bus.h>
+#include <systemd/sd-login.h>
+
+#include "base/util.h"
+#include "daemon/log.h"
+
+#define SYSTEMD "org.freedesktop.systemd1"
+#define SYSTEMD_PATH "/org/freedesktop/systemd1"
+#define PRIVATE_BUS "unix:path=/run/systemd/private"
+#define ANSWER_USEC (5 * USEC_PER_SEC)
+
+#define _cleanup_bus_ _cleanup_(sd_bus_flush_close_unrefp)
+#define _cleanup_bus_message_ _cleanup_(sd_bus_message_unrefp)
+
+/* systemd's own socket: it is there without a message bus, but for root only. */
+static int open_private(sd_bus **ret)
+{
+	_cleanup_bus_ sd_bus *bus = NULL;
+	int r = sd_bus_new(&bus);
+
+	if (r >= 0)
+		r = sd_bus_set_address(bus, PRIVATE_BUS);
+	if (r >= 0)
+		r = sd_bus_set_method_call_timeout(bus, ANSWER_USEC);
+	if (r >= 0)
+		r = sd_bus_start(bus);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(bus);
+	return 0;
+}
+
+static int open_bus(bool user, sd_bus **ret)
+{
+	int r;
+
+	if (!user && geteuid() == 0 && open_private(ret) >= 0)
+		return 0;
+	r = user ? sd_bus_open_user(ret) : sd_bus_open_system(ret);
+	if (r >= 0)
+		(void)sd_bus_set_method_call_timeout(*ret, ANSWER_USEC);
+	return r;
+}
+
+static int unit_path(sd_bus *bus, const char *unit, char **ret)
+{
+	_cleanup_bus_message_ sd_bus_message *reply = NULL;
+	const char *path;
+	int r;
+
+	r = sd_bus_call_method(
+		bus, SYSTEMD, SYSTEMD_PATH, SYSTEMD ".Manager", "GetUnit", NULL, &reply, "s", unit);
+	if (r >= 0)
+		r = sd_bus_message_read(reply, "o", &path);
+	if (r < 0)
+		return r;
+	*ret = strdup(path);
+	return *ret ? 0 : -ENOMEM;
+}
+
+/* *ret: "restart", "stop"; NULL: there is no job. */
+static int job_type(sd_bus *bus, const char *unit, char **ret)
+{
+	_cleanup_bus_message_ sd_bus_message *reply = NULL;
+	_cleanup_free_ char *path = NULL;
+	const char *job;
+	uint32_t id;
+	int r;
+
+	r = unit_path(bus, unit, &path);
+	if (r >= 0)
+		r = sd_bus_get_property(
+			bus, SYSTEMD, path, SYSTEMD ".Unit", "Job", NULL, &reply, "(uo)");
+	if (r >= 0)
+		r = sd_bus_message_read(reply, "(uo)", &id, &job);
+	if (r < 0)
+		return r;
+	if (id != 0)
+		return sd_bus_get_property_string(
+			bus, SYSTEMD, job, SYSTEMD ".Job", "JobType", NULL, ret);
+	*ret = NULL;
+	return 0;
+}
+
+enum unit_job unit_job(void)
+{
+	_cleanup_free_ char *unit = NULL, *type = NULL;
+	_cleanup_bus_ sd_bus *bus = NULL;
+	bool user = false;
+	int r;
+
+	r = sd_pid_get_user_unit(0, &unit);
+	user = r >= 0;
+	if (r < 0)
+		r = sd_pid_get_unit(0, &unit);
+	if (r < 0)
+		return UNIT_JOB_UNKNOWN;
+	r = open_bus(user, &bus);
+	if (r >= 0)
+		r = job_type(bus, unit, &type);
+	if (r < 0) {
+		log_warning(
+			"systemd does not say what it is doing with %s: %s", unit, strerror(-r));
+		return UNIT_JOB_UNKNOWN;
+	}
+	if (!type)
+		return UNIT_JOB_NONE;
+	return streq(type, "restart") ? UNIT_JOB_RESTART : UNIT_JOB_OTHER;
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What KillMode=process leaves alive is wanted by the next daemon, and by nobody when there will be
+ * none: systemd.service(5), ExecStopPost=. */
+#include <systemd/sd-login.h>
+#include <time.h>
+
+#include "base/util.h"
+#include "daemon/log.h"
+#include "daemon/unit_job.h"
+#include "sys/cgroup_members.h"
+
+enum { TERM_MSEC = 2000, KILL_MSEC = 5000, STEP_MSEC = 20 };
+
+/* Where systemd puts us, below the unit's cgroup, when that is delegated. */
+#define CONTROL ".control"
+
+static char *cgroup_of_unit(void)
+{
+	_cleanup_free_ char *path = NULL;
+	char *last;
+
+	if (sd_pid_get_cgroup(0, &path) < 0)
+		return NULL;
+	last = strrchr(path, '/');
+	if (last && streq(last + 1, CONTROL))
+		*last = '\0';
+	return xasprintf("/sys/fs/cgroup%s", path);
+}
+
+/* Is somebody going to take over what there is? */
+static bool goes_on(void)
+{
+	const char *result = getenv("SERVICE_RESULT");
+
+	switch (unit_job()) {
+	case UNIT_JOB_RESTART:
+		return true;
+	case UNIT_JOB_OTHER:
+		return false;
+	case UNIT_JOB_UNKNOWN:
+	case UNIT_JOB_NONE:
+	default:
+		/* What failed by itself is started again by Restart=. */
+		return result && !streq(result, "success");
+	}
+}
+
+/* How many are left after at most that time. */
+static int end_them(const char *cgroup, int signal, unsigned msec)
+{
+	const struct timespec step = {.tv_nsec = STEP_MSEC * 1000000L};
+	int n = 0;
+
+	for (unsigned waited = 0; waited <= msec; waited += STEP_MSEC) {
+		/* Whoever was forked meanwhile is told to end too; for SIGTERM once is enough. */
+		n = cgroup_signal_members(
+			cgroup, CONTROL, waited == 0 || signal == SIGKILL ? signal : 0);
+		if (n <= 0)
+			break;
+		(void)nanosleep(&step, NULL);
+	}
+	return n;
+}
+
+int unit_reap(void)
+{
+	_cleanup_free_ char *cgroup = NULL;
+	int n;
+
+	if (!getenv("SERVICE_RESULT")) {
+		log_error("reap is for ExecStopPost= in the unit of tenured");
+		return EXIT_FAILURE;
+	}
+	if (goes_on())
+		return EXIT_SUCCESS;
+	cgroup = cgroup_of_unit();
+	n = cgroup ? end_them(cgroup, SIGTERM, TERM_MSEC) : -ENOMEM;
+	if (n > 0) {
+		log_warning("%d processes of workers that were left do not end, and are killed", n);
+		n = end_them(cgroup, SIGKILL, KILL_MSEC);
+	}
+	if (n == 0)
+		return EXIT_SUCCESS;
+	if (n < 0)
+		log_error("what is left of workers cannot be found: %s", strerror(-n));
+	else
+		log_error("%d processes of workers cannot be ended", n);
+	return EXIT_FAILURE;
+}

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon as a unit. What the integration tests do with a daemon can be done with it too."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import machine
+from daemon import Daemon, Manners, worker_service
+from harness import wait_until
+
+
+class Unit(Daemon):
+    """unit = Unit({"services": {...}}).start(). name: the instance's (tenured@NAME.service), "hardened", or
+    None for tenured.service."""
+
+    def __init__(self, config=None, name=None):
+        super().__init__(None)
+        self.unit = {None: "tenured.service", "hardened": "tenured-hardened.service"}.get(
+            name, f"tenured@{name}.service"
+        )
+        below = f"tenured/{name}" if name else "tenured"
+        self.socket_path = Path(f"/run/{below}/control.sock")
+        self.config_path = machine.CONFIG / f"{name or 'tenured'}.yaml"
+        self.config = config
+        self.since = machine.journal("-n0", "--show-cursor").strip().removeprefix("-- cursor: ")
+        if config is not None:
+            self.write_config()
+
+    def write_config(self, text=None):
+        machine.CONFIG.mkdir(exist_ok=True)
+        new = self.config_path.with_suffix(".new")
+        new.write_text(json.dumps(self.config, indent=2) if text is None else text)
+        new.chmod(0o644)
+        new.rename(self.config_path)
+
+    # ---- systemd ----
+
+    def systemctl(self, verb, *options, check=True, **more):
+        return machine.systemctl(verb, *options, self.unit, check=check, **more)
+
+    def show(self, name):
+        return machine.show(self.unit, name)
+
+    @property
+    def status_text(self):
+        return self.show("StatusText")
+
+    def journal(self, *arguments):
+        """Since this test began: what the unit said, or what the arguments ask for."""
+        return machine.journal("--after-cursor", self.since, *(arguments or ("-u", self.unit, "-o", "cat")))
+
+    def entries(self, *arguments):
+        text = self.journal("-o", "json", *arguments)
+        return [json.loads(line) for line in text.splitlines()]
+
+    def processes(self):
+        return machine.processes(self.unit)
+
+    # ---- as a program ----
+
+    @property
+    def log(self):
+        return self.journal()
+
+    @property
+    def pid(self):
+        return int(self.show("MainPID"))
+
+    def is_running(self):
+        return self.show("ActiveState") in ("active", "activating", "reloading", "deactivating")
+
+    def start(self, wait=True, timeout=30.0):
+        self.systemctl("start", timeout=timeout)
+        return self
+
+    def signal(self, number=signal.SIGTERM):
+        self.systemctl("kill", "--kill-whom=main", f"--signal={signal.Signals(number).name}")
+
+    def stop(self, timeout=60.0):
+        """It ends well, and nothing is left of it."""
+        before = self.processes()
+        self.systemctl("stop", timeout=timeout)
+        self.check_end(before)
+
+    def check_end(self, below=()):
+        assert self.show("ActiveState") == "inactive", self.systemctl("status", check=None).stdout
+        assert self.show("Result") == "success", self.log
+        machine.wait_until_gone(below, 0.5)
+        assert not self.processes()
+        assert self.show("NFileDescriptorStore") == "0"
+        assert not self.socket_path.exists()
+
+    def kill(self):
+        self.systemctl("stop", check=None)
+
+    def wait_state(self, state, timeout=20.0):
+        wait_until(lambda: self.show("ActiveState") == state, timeout, f"{self.unit} to be {state}")
+
+
+def web_config(listen, *options, manners=None, **keys):
+    keys.setdefault("upgrade", {"strategy": "blue-green", "soak": "0s"})
+    return {"services": {"web": worker_service(listen, *options, manners=manners, **keys)}}
+
+
+def wait_active(path, timeout=10.0):
+    deadline = time.monotonic() + timeout
+    while not Path(path).exists():
+        assert time.monotonic() < deadline, f"{path} does not come"
+        time.sleep(0.01)
+
+
+__all__ = ["Manners", "Unit", "wait_active", "web_config"]
