@@ -2,8 +2,10 @@
 /* tenured(8): what the command line asks for. */
 #include <getopt.h>
 #include <locale.h>
+#include <sys/prctl.h>
 
 #include "daemon/config_yaml.h"
+#include "daemon/keeper.h"
 #include "daemon/listener_inherit.h"
 #include "daemon/listener_options.h"
 #include "daemon/log.h"
@@ -14,6 +16,8 @@
 #define DEFAULT_FILE TENURED_SYSCONFDIR "/tenured/tenured.yaml"
 
 enum { EXIT_USAGE = 2, EXIT_INVALID_CONFIGURATION = 7 };
+
+static char own_name[] = "tenured";
 
 static const char usage[] =
 	"tenured keeps a program's listening sockets while the program itself comes and goes.\n"
@@ -28,6 +32,10 @@ static const char usage[] =
 	"      --socket PATH    the control socket (default: what FILE says, $TENURE_SOCKET,\n"
 	"                       /run/tenured/control.sock for root, else\n"
 	"                       $XDG_RUNTIME_DIR/tenured/control.sock)\n"
+	"      --keeper         keep the sockets in a small parent process that starts the daemon\n"
+	"                       again should it die; this is the default where $NOTIFY_SOCKET is\n"
+	"                       not set (no systemd)\n"
+	"      --no-keeper      do without\n"
 	"      --debug          log more\n"
 	"  -h, --help           this text\n"
 	"      --version        the version\n"
@@ -181,32 +189,50 @@ static int usage_error(const char *what)
 	return EXIT_USAGE;
 }
 
-int main(int argc, char *argv[])
+struct arguments {
+	const char *path, *socket;
+	enum keeper_choice keeper;
+	int level;
+};
+
+/* The options before the verb. An exit status, or -1: go on. */
+static int parse_arguments(int argc, char *argv[], struct arguments *a)
 {
-	enum { OPTION_SOCKET = 256, OPTION_VERSION, OPTION_LOG_DEBUG };
+	enum {
+		OPTION_SOCKET = 256,
+		OPTION_VERSION,
+		OPTION_LOG_DEBUG,
+		OPTION_KEEPER,
+		OPTION_NO_KEEPER,
+	};
 	static const struct option options[] = {
 		{"config",	   required_argument, NULL, 'c'},
 		{"socket",		   required_argument, NULL, OPTION_SOCKET},
-		{"debug",		  no_argument, NULL, OPTION_LOG_DEBUG},
-		{"help",no_argument, NULL, 'h'},
-		{"version",	    no_argument, NULL, OPTION_VERSION},
+		{"keeper",		   no_argument, NULL, OPTION_KEEPER},
+		{"no-keeper",no_argument, NULL, OPTION_NO_KEEPER},
+		{"debug",	  no_argument, NULL, OPTION_LOG_DEBUG},
+		{"help",		 no_argument, NULL, 'h'},
+		{"version",		    no_argument, NULL, OPTION_VERSION},
 		{0		  },
 	};
-	static char name[] = "tenured";
-	const char *path = NULL, *socket = NULL, *verb;
-	int c, level = LOG_INFO;
+	int c;
 
-	(void)setlocale(LC_CTYPE, "");
 	while ((c = getopt_long(argc, argv, "+c:h", options, NULL)) >= 0) {
 		switch (c) {
 		case 'c':
-			path = optarg;
+			a->path = optarg;
 			break;
 		case OPTION_SOCKET:
-			socket = optarg;
+			a->socket = optarg;
 			break;
 		case OPTION_LOG_DEBUG:
-			level = LOG_DEBUG;
+			a->level = LOG_DEBUG;
+			break;
+		case OPTION_KEEPER:
+			a->keeper = KEEPER_YES;
+			break;
+		case OPTION_NO_KEEPER:
+			a->keeper = KEEPER_NO;
 			break;
 		case 'h':
 			return show_usage();
@@ -217,26 +243,51 @@ int main(int argc, char *argv[])
 			return EXIT_USAGE;
 		}
 	}
-	log_init(level);
-	argc -= optind;
-	argv += optind;
-	verb = argc > 0 ? argv[0] : "";
-	if (argc > 1 && (streq(argv[1], "--help") || streq(argv[1], "-h")))
-		return show_usage();
-	if (argc > 0)
-		argv[0] = name; /* that is how getopt begins what it says */
-	if (streq(verb, "check"))
-		return check(argc, argv);
-	if (streq(verb, "run")) {
-		if (path)
-			return usage_error("run takes no configuration file");
-		return serve_command(argc, argv, socket);
-	}
-	if (argc > 0)
+	return -1;
+}
+
+/* whole: the command line as it came. */
+static int serve_as_asked(int argc, char *argv[], char *const *whole, const struct arguments *a)
+{
+	bool run = argc > 0 && streq(argv[0], "run");
+
+	if (run && a->path)
+		return usage_error("run takes no configuration file");
+	if (!run && argc > 0)
 		return usage_error("unknown command");
-	if (!path) {
+	if (!run && !a->path) {
 		fputs(usage, stderr);
 		return EXIT_USAGE;
 	}
-	return serve_file(path, socket);
+	if (keeper_is_wanted(a->keeper))
+		return keeper_run(whole);
+	if (!run)
+		return serve_file(a->path, a->socket);
+	argv[0] = own_name; /* that is how getopt begins what it says */
+	return serve_command(argc, argv, a->socket);
+}
+
+int main(int argc, char *argv[])
+{
+	_cleanup_strv_ char **whole = strv_copy(argv);
+	struct arguments a = {.keeper = KEEPER_AUTO, .level = LOG_INFO};
+	int r = parse_arguments(argc, argv, &a);
+
+	if (r >= 0)
+		return r;
+	if (!whole)
+		return EXIT_FAILURE;
+	(void)setlocale(LC_CTYPE, "");
+	/* Executed by descriptor, the kernel calls it by that one's number. */
+	(void)prctl(PR_SET_NAME, own_name);
+	log_init(a.level);
+	argc -= optind;
+	argv += optind;
+	if (argc > 1 && (streq(argv[1], "--help") || streq(argv[1], "-h")))
+		return show_usage();
+	if (argc > 0 && streq(argv[0], "check")) {
+		argv[0] = own_name;
+		return check(argc, argv);
+	}
+	return serve_as_asked(argc, argv, whole, &a);
 }

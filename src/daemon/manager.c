@@ -13,6 +13,7 @@
 
 #include "daemon/connections.h"
 #include "daemon/fault.h"
+#include "daemon/keeper.h"
 #include "daemon/listener_inherit.h"
 #include "daemon/log.h"
 #include "daemon/output.h"
@@ -98,8 +99,11 @@ static void reload_by_signal(struct manager *m)
 }
 
 /* Is this the end for the workers too, or are we only replaced? */
-static bool shall_detach(const struct manager *m)
+static bool shall_detach(const struct manager *m, uint32_t asked_by)
 {
+	/* It passes on what it was told itself, and keeps nothing any more then. */
+	if (asked_by != 0 && (pid_t)asked_by == keeper_pid())
+		return false;
 	switch (m->config->on_terminate) {
 	case ON_TERMINATE_DETACH:
 		return true;
@@ -132,7 +136,7 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si,
 		upgrade_all(m);
 		break;
 	case SIGTERM:
-		if (m->stopping || !shall_detach(m) || !manager_detach(m))
+		if (m->stopping || !shall_detach(m, si->ssi_pid) || !manager_detach(m))
 			manager_stop(m);
 		break;
 	default:

@@ -31,6 +31,22 @@ static void look_at(struct activation_socket *s)
 	s->queue_max = state.queue_max;
 }
 
+int activation_add(struct activation *a, int fd, const char *name)
+{
+	struct activation_socket *longer = reallocarray(a->sockets, a->n + 1, sizeof(*longer));
+	char *copy = strdup(name);
+
+	if (longer)
+		a->sockets = longer;
+	if (!longer || !copy) {
+		free(copy);
+		return -ENOMEM;
+	}
+	a->sockets[a->n] = (struct activation_socket){.fd = fd, .name = copy};
+	look_at(&a->sockets[a->n++]);
+	return 0;
+}
+
 int activation_receive(struct activation *ret)
 {
 	_cleanup_activation_ struct activation a = {.sockets = NULL};

@@ -24,6 +24,9 @@ struct activation {
  * descriptor is taken, also one that is no socket: nothing that was given to us is left open
  * without an owner. -EINVAL: the variables contradict each other. */
 int activation_receive(struct activation *ret);
+/* One more that came some other way. Takes the descriptor on success. 0 or -ENOMEM. Before anybody
+ * has pointers into the list. */
+int activation_add(struct activation *a, int fd, const char *name);
 /* Closes what was not taken. */
 void activation_done(struct activation *a);
 #define _cleanup_activation_ _cleanup_(activation_done)

@@ -104,6 +104,11 @@ int fdstore_remove(const struct fdstore *s, const char *name)
 	return say(s, text, -1);
 }
 
+int fdstore_tell(const struct fdstore *s, const char *text)
+{
+	return say(s, text, -1);
+}
+
 int fdstore_barrier(const struct fdstore *s, uint64_t timeout_usec)
 {
 	_cleanup_close_ int ours = -1, theirs = -1;

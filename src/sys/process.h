@@ -76,5 +76,7 @@ int process_memory(pid_t pid, uint64_t *ret);
  * related processes is what they have. Takes the longer the more there is. -EACCES: needs the right
  * to trace it. */
 int process_memory_share(pid_t pid, uint64_t *ret);
+/* Where our own program is on disk, or was: what is there now may be another. The caller frees. */
+int process_own_path(char **ret);
 /* Ask for orphans: prctl(PR_SET_CHILD_SUBREAPER). */
 int process_become_subreaper(void);

@@ -208,7 +208,8 @@ CHILD static _Noreturn void child_main(void *p)
 		child_fail(c, SPAWN_AFFINITY, errno);
 	if (r->set_user)
 		child_become_user(c);
-	(void)umask(022);
+	if (!r->keep_umask)
+		(void)umask(022);
 	if (c->directory_fd >= 0 ? fchdir(c->directory_fd) < 0
 				 : r->directory && chdir(r->directory) < 0)
 		child_fail(c, SPAWN_DIRECTORY, errno);

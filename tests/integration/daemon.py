@@ -54,7 +54,7 @@ class Daemon(Program):
     The configuration is a dict, written as JSON, which is YAML. It may change between reloads:
     daemon.config[...] = ...; daemon.write_config(). All files are in daemon.directory."""
 
-    def __init__(self, config=None, args=None, env=None, netns=None, wrap=()):
+    def __init__(self, config=None, args=None, env=None, netns=None, wrap=(), keeper=False):
         # A short path: the names of Unix sockets have 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="tenured-"))
         self.directory.chmod(0o755)
@@ -68,6 +68,8 @@ class Daemon(Program):
             self.write_config()
         if args is None:
             args = ["-c", str(self.config_path)]
+        if not keeper:  # so that the process that was started is the daemon itself
+            args = ["--no-keeper", *args]
         environment = clean_environment(XDG_RUNTIME_DIR=str(self.directory), **(env or {}))
         super().__init__(
             [*wrap, TENURED, *args], self.directory, "tenured", env=environment, netns=netns

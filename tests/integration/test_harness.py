@@ -62,7 +62,7 @@ def stand_in(monkeypatch, tmp_path):
     made = []
 
     def make(how=""):
-        new = daemon_module.Daemon({"how": how}, args=[])
+        new = daemon_module.Daemon({"how": how}, args=[], keeper=True)
         new.command += [str(script), str(new.config_path)]
         made.append(new)
         return new.start()
@@ -105,7 +105,7 @@ def test_a_leak_is_seen(stand_in):
 
 def test_an_early_death_is_seen(monkeypatch):
     monkeypatch.setattr(daemon_module, "TENURED", "false")
-    one = daemon_module.Daemon({})
+    one = daemon_module.Daemon({}, keeper=True)
     with pytest.raises(AssertionError, match="tenured ended with 1"):
         one.start()
     one.remove()
