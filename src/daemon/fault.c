@@ -2,12 +2,13 @@
 #include "daemon/fault.h"
 
 #include <signal.h>
+#include <unistd.h>
 
 /* Points are passed in every file, and belong to no manager: one of the few things that are the
  * process's own. */
 static struct {
 	bool on, restored;
-	const char *asked;
+	const char *asked, *armed;
 	unsigned n_passed[16];
 } fault;
 
@@ -15,6 +16,7 @@ void fault_init(bool restored)
 {
 	fault.asked = getenv("TENURE_FAULT");
 	fault.on = fault.asked && *fault.asked;
+	fault.armed = getenv("TENURE_FAULT_ARMED");
 	fault.restored = restored;
 }
 
@@ -29,6 +31,8 @@ void fault_point(const char *name)
 	size_t len = fault.on ? strlen(name) : 0;
 
 	if (!fault.on || (fault.restored && !startswith(name, "restore")))
+		return;
+	if (fault.armed && access(fault.armed, F_OK) < 0)
 		return;
 	for (size_t i = 0; p && *p && i < ARRAY_SIZE(fault.n_passed); i++) {
 		if (strncmp(p, name, len) == 0 && p[len] == ':' &&

@@ -23,7 +23,7 @@ enum {
 	REPORTS_MAX = 16, /* strangers at a time whose processes are looked for */
 	GUARDS_MAX = 256,
 	FOREIGN_MAX = 65536, /* that a saved state may have */
-	TRIES = 50, /* until nobody joins at the same moment */
+	TRIES = 50,	     /* until nobody joins at the same moment */
 };
 
 /* --- who is who ----------------------------------------------------------------------------- */

@@ -230,8 +230,7 @@ static size_t take_fallen(struct listener *l, struct lane_socket *ret)
 
 static void update_model(struct listener *l)
 {
-	_cleanup_free_ struct lane_socket *fallen =
-		calloc(l->lanes.n + 1, sizeof(*fallen));
+	_cleanup_free_ struct lane_socket *fallen = calloc(l->lanes.n + 1, sizeof(*fallen));
 	size_t n = fallen ? take_fallen(l, fallen) : 0;
 
 	l->changed |= n > 0;

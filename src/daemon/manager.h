@@ -113,12 +113,12 @@ struct manager_service {
 	size_t memory_next;		 /* the worker that is looked at next */
 	uint64_t moved_usec;		 /* how long the last going back took; 0: none did */
 	struct manager_preview preview;
-	int preview_rules[64];	      /* rule id per listener; 0: none */
-	bool start_again;	      /* EFFECT_START_AGAIN came */
-	bool holds_dead_socket;	      /* its workers are to be replaced when no rollout is open */
-	unsigned reloaded_to; /* the generation that the last reload began; 0: none */
-	bool removing;		      /* by reload: forgotten when stopped */
-	bool in_step;		      /* effects are being applied */
+	int preview_rules[64];	/* rule id per listener; 0: none */
+	bool start_again;	/* EFFECT_START_AGAIN came */
+	bool holds_dead_socket; /* its workers are to be replaced when no rollout is open */
+	unsigned reloaded_to;	/* the generation that the last reload began; 0: none */
+	bool removing;		/* by reload: forgotten when stopped */
+	bool in_step;		/* effects are being applied */
 	bool changed; /* what is saved of it beside core, listeners and workers: state_save.h */
 	struct saved_service *saved;  /* as it was saved last; NULL: never */
 	struct service_event *events; /* what came up meanwhile */

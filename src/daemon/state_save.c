@@ -331,8 +331,8 @@ static void save_listener(struct manager_service *s, unsigned id)
 		return;
 	l->changed = false;
 	store_set(store, key,
-		json_pack("{s:o, s:b, s:s?, s:o, s:o, s:o, s:o*, s:o, s:o, s:o, s:o, s:o}", "config",
-			state_save(&state_table_listener_config, &l->config), "group",
+		json_pack("{s:o, s:b, s:s?, s:o, s:o, s:o, s:o*, s:o, s:o, s:o, s:o, s:o}",
+			"config", state_save(&state_table_listener_config, &l->config), "group",
 			l->kind == LISTENER_GROUP, "held", l->held_reason, "sockets",
 			save_sockets(l), "dirty",
 			save_lanes(l->dirty_lanes, ARRAY_SIZE(l->dirty_lanes)), "per_worker",

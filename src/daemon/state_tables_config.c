@@ -7,12 +7,12 @@
 static const struct state_field address_fields[] = {
 	FIELD(UNSIGNED, kind, .max = ADDRESS_UNIX_SEQPACKET),
 	FIELD(UNSIGNED, len, .max = sizeof(struct sockaddr_un)),
-	/* Of the longest of them; what is behind is never used. */
+ /* Of the longest of them; what is behind is never used. */
 	FIELD(BYTES, un),
 	{.name = "rest",
-		.type = STATE_NOT_SAVED,
-		.offset = offsetof(struct address, un) + sizeof(struct sockaddr_un),
-		.size = sizeof(struct address) - offsetof(struct address, un) -
+		     .type = STATE_NOT_SAVED,
+		     .offset = offsetof(struct address, un) + sizeof(struct sockaddr_un),
+		     .size = sizeof(struct address) - offsetof(struct address, un) -
 			sizeof(struct sockaddr_un)},
 };
 #undef TYPE
@@ -271,8 +271,7 @@ static const struct state_field config_fields[] = {
 #undef TYPE
 const struct state_table state_table_config = STATE_TABLE(struct config, config_fields);
 
-const struct state_table *const state_tables_config[] = {&state_table_address,
-	&option_table, &group_table, &options_table,
-	&state_table_listener_config, &ready_table, &verify_table, &upgrade_table, &recycle_table,
-	&restart_table, &limit_table, &env_file_table, &state_table_service_config, &control_table,
-	&state_table_config, NULL};
+const struct state_table *const state_tables_config[] = {&state_table_address, &option_table,
+	&group_table, &options_table, &state_table_listener_config, &ready_table, &verify_table,
+	&upgrade_table, &recycle_table, &restart_table, &limit_table, &env_file_table,
+	&state_table_service_config, &control_table, &state_table_config, NULL};

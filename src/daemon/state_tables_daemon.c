@@ -178,5 +178,5 @@ const struct state_table state_table_foreign = STATE_TABLE(struct listener_forei
 
 const struct state_table *const state_tables_daemon[] = {&time_table, &file_table, &rlimit_table,
 	&limit_table, &user_table, &state_table_snapshot, &state_table_process,
-	&state_table_history, &state_table_failure, &state_table_upgrade,
-	&state_table_foreign, NULL};
+	&state_table_history, &state_table_failure, &state_table_upgrade, &state_table_foreign,
+	NULL};

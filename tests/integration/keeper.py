@@ -162,6 +162,7 @@ class KeptDaemon(Daemon):
         self.store = Store(self.directory / "notify", limit)
         self.spawn["env"]["NOTIFY_SOCKET"] = self.store.path
         self.fault = None
+        self.armed = self.directory / "armed"
         self.orphans = []
         self.reaper = None
 
@@ -170,6 +171,8 @@ class KeptDaemon(Daemon):
         env = dict(self.spawn["env"])
         if self.fault:
             env["TENURE_FAULT"] = self.fault
+            env["TENURE_FAULT_ARMED"] = str(self.armed)
+            self.armed.unlink(missing_ok=True)
         with open(self.out_path, "ab") as out, open(self.err_path, "ab") as err:
             self.process = Child(self.command, env, out.fileno(), err.fileno(), self.store.items)
         if wait:
@@ -177,6 +180,10 @@ class KeptDaemon(Daemon):
         return self
 
     # ---- dying ----
+
+    def arm(self):
+        """From now on its fault point counts."""
+        self.armed.touch()
 
     def crash(self):
         """SIGKILL; its workers are now children of the test, which reaps them as a keeper does."""

@@ -17,8 +17,9 @@ def kept(request, no_strays):  # pylint: disable=unused-argument
     """kept(...) as the fixture `web`, with a keeper."""
     made = request.node.daemons = []
 
-    def make(*options, listen=None, top=None, env=None, limit=None, **keys):
+    def make(*options, listen=None, top=None, env=None, limit=None, fault=None, **keys):
         new = KeptDaemon(env=env, **({"limit": limit} if limit else {}))
+        new.fault = fault
         made.append(new)
         new.port = free_port()
         new.manners = Manners(new.directory)
@@ -62,8 +63,9 @@ def test_workers_serve_on_and_are_taken_back(kept, load):
     assert now["generations"][0]["traffic"] == before["generations"][0]["traffic"]
     # It is the same as ever: upgrades, rollback, scaling.
     web.upgrade("web")
+    wait_settled(web, 2)
     web.ctl("rollback", "web")
-    web.wait_serving("web", generation=3)
+    wait_settled(web, 3)
     web.ctl("scale", "web", "2")
     assert_clean(traffic.stop(), generations=[1, 2, 3])
 
@@ -71,42 +73,69 @@ def test_workers_serve_on_and_are_taken_back(kept, load):
 # ---- killed at a point of an upgrade ----
 
 # (strategy and what goes with it, workers, sockets per worker)
-BLUE_GREEN = ({**quick()}, 4, False)
-ROLLING = ({**quick("rolling", surge="50%")}, 4, True)
-CANARY = ({"strategy": "canary", "steps": ["25%", "100%"], "soak": "300ms"}, 4, False)
+BLUE_GREEN = ({**quick(soak="100ms")}, 4, False)
+ROLLING = ({**quick("rolling", surge="50%", soak="100ms")}, 4, True)
+CANARY = ({"strategy": "canary", "steps": ["25%", "100%"], "soak": "300ms", "verify": {"http": "/"}}, 4, False)
 RECREATE = ({**quick("recreate")}, 2, False)
+WARM = ({**quick(soak="100ms"), "keep_warm": "1h"}, 2, True)
 
-# The first of each that comes with the upgrade: four workers were started before it.
+# POINT:N, the N-th time since the upgrade was asked for.
 POINTS = [
-    ("spawn:5", BLUE_GREEN),
-    ("spawned:5", BLUE_GREEN),
-    ("spawn-saved:5", BLUE_GREEN),
-    ("spawned:8", ROLLING),
-    ("effect-prepare-lane:2", BLUE_GREEN),
-    ("effect-prepare-lane:2", ROLLING),
-    ("effect-watch-readiness:6", BLUE_GREEN),
-    ("effect-steer:12", ROLLING),
+    ("spawn:1", BLUE_GREEN),
+    ("spawned:1", BLUE_GREEN),
+    ("spawned:3", ROLLING),
+    ("spawn-saved:1", BLUE_GREEN),
+    ("spawned:1", RECREATE),
+    ("spawned:2", WARM),
+    ("saved:1", BLUE_GREEN),
+    ("saved:4", ROLLING),
+    ("save:9", CANARY),
+    ("effect-prepare-lane:1", BLUE_GREEN),
+    ("effect-prepare-lane:1", ROLLING),
+    ("effect-spawn:2", ROLLING),
+    ("effect-watch-readiness:1", BLUE_GREEN),
+    ("effect-verify:1", CANARY),
+    ("effect-verify:2", CANARY),
+    ("effect-steer:1", BLUE_GREEN),
+    ("effect-steer:2", BLUE_GREEN),
+    ("effect-steer:1", ROLLING),
+    ("effect-steer:2", ROLLING),
+    ("effect-steer:1", CANARY),
+    ("effect-steer:2", CANARY),
+    ("effect-steer:1", RECREATE),
+    ("effect-query-queue:1", BLUE_GREEN),
+    ("effect-count-connections:1", BLUE_GREEN),
     ("effect-signal-drain:1", BLUE_GREEN),
     ("effect-signal-drain:3", ROLLING),
+    ("effect-signal-drain:1", RECREATE),
     ("effect-release-lane:1", BLUE_GREEN),
     ("effect-forget-generation:1", ROLLING),
-    ("rollout-starting:2", BLUE_GREEN),
-    ("rollout-soaking:2", CANARY),
-    ("rollout-soaking:3", CANARY),
+    ("effect-report:1", BLUE_GREEN),
+    ("rollout-starting:1", BLUE_GREEN),
+    ("rollout-starting:1", ROLLING),
+    ("rollout-starting:2", ROLLING),
+    ("rollout-soaking:1", BLUE_GREEN),
+    ("rollout-soaking:1", CANARY),
+    ("rollout-soaking:1", ROLLING),
     ("rollout-soaking:2", ROLLING),
-    ("rollout-settling:2", BLUE_GREEN),
-    ("rollout-settling:2", ROLLING),
+    ("rollout-settling:1", BLUE_GREEN),
+    ("rollout-settling:1", CANARY),
+    ("rollout-settling:1", ROLLING),
     ("rollout-stopping-old:1", RECREATE),
-    ("rollout-starting:2", RECREATE),
-    ("rollout-none:2", BLUE_GREEN),
-    ("worker-starting:5", ROLLING),
-    ("worker-ready:6", ROLLING),
+    ("rollout-starting:1", RECREATE),
+    ("rollout-none:1", BLUE_GREEN),
+    ("rollout-none:1", WARM),
+    ("worker-starting:1", ROLLING),
+    ("worker-starting:2", ROLLING),
+    ("worker-ready:1", ROLLING),
+    ("worker-ready:3", ROLLING),
     ("worker-settling:1", BLUE_GREEN),
     ("worker-emptying:1", BLUE_GREEN),
     ("worker-idling:1", BLUE_GREEN),
     ("worker-draining:1", BLUE_GREEN),
     ("worker-draining:2", ROLLING),
-    ("worker-stopped:5", BLUE_GREEN),
+    ("worker-stopped:1", BLUE_GREEN),
+    ("worker-stopped:2", ROLLING),
 ]
 
 
@@ -114,34 +143,46 @@ def listen_for(daemon_port, own_sockets):
     return per_worker(daemon_port) if own_sockets else f"127.0.0.1:{daemon_port}"
 
 
-def wait_settled(web, generation, timeout=30.0):
-    """Until this generation serves and is alone."""
+def wait_settled(web, generation, timeout=30.0, warm=()):
+    """Until this generation serves and is alone, but for the warm ones."""
 
     def alone():
         now = web.service()
-        return now["state"] == "serving" and [g["number"] for g in now["generations"]] == [generation]
+        numbers = [g["number"] for g in now["generations"]]
+        return now["state"] == "serving" and numbers == [*warm, generation]
 
     web.wait_serving("web", generation=generation, timeout=timeout)
     wait_until(alone, timeout, f"generation {generation} to be alone")
 
 
-@pytest.mark.parametrize("fault,how", POINTS, ids=[f"{p}-{h[0]['strategy']}" for p, h in POINTS])
-def test_killed_during_an_upgrade(kept, load, fault, how):
+def faulty(kept, fault, how, **more):
+    """A service whose daemon dies at that point, once armed."""
     upgrade, workers, own_sockets = how
     port = free_port()
-    web = kept(
-        workers=workers, upgrade=upgrade, listen=listen_for(port, own_sockets), env={"TENURE_FAULT": fault}
-    )
+    web = kept(workers=workers, upgrade=upgrade, listen=listen_for(port, own_sockets), fault=fault, **more)
     web.port = port
-    web.spawn["env"].pop("TENURE_FAULT")
-    traffic = load(port, clients=CLIENTS)
+    return web
+
+
+@pytest.mark.parametrize(
+    "fault,how", POINTS, ids=[f"{p}-{h[0]['strategy']}{'-warm' * ('keep_warm' in h[0])}" for p, h in POINTS]
+)
+def test_killed_during_an_upgrade(kept, load, fault, how):
+    web = faulty(kept, fault, how)
+    warm = [1] if how is WARM else []
+    traffic = load(web.port, clients=CLIENTS)
     traffic.wait_more(100)
+    web.arm()
     web.ctl("upgrade", "web", "--detach", check=None)
     web.wait_dead()
     web.back()
-    wait_settled(web, 2)
-    assert len(set(web.pids())) == workers
+    wait_settled(web, 2, warm=warm)
+    assert len(set(web.pids())) == how[1] * (1 + len(warm))
     traffic.wait_for(generation=2)
-    web.upgrade("web")
-    wait_settled(web, 3)
+    if warm:
+        web.ctl("rollback", "web")
+        wait_settled(web, 1)
+    else:
+        web.upgrade("web")
+        wait_settled(web, 3)
     assert_clean(traffic.stop())
