@@ -70,6 +70,7 @@ struct listener {
 	bool inherited_placed;		     /* in the lane of the first generation that uses it */
 	bool came_grouped;		     /* how it came */
 	int came_flags;
+	int worker_flags; /* as its workers have set them: to be put back */
 };
 enum { LISTENER_LANES_AT_START = 2 }; /* made at the start, with the uid the group needs */
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is particular to UDP listeners, and what the kernel drops. A UDP socket that was shut down
- * stays so, and one that was connected does not come back to its group: both are for all who hold
- * it, and only another socket helps. Being shut down is an event; being connected is seen when the
- * listener is looked at. */
+/* What is particular to listeners of datagrams, and what the kernel drops. A UDP socket that was
+ * shut down stays so, and one that was connected does not come back to its group: both are for all
+ * who hold it, and only another socket helps. Being shut down is an event; being connected is seen
+ * when the listener is looked at. */
 #include "daemon/listener.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
@@ -40,6 +40,25 @@ static void report(struct listener *l, const char *what, bool serving, int r)
 			l->service->name, what, l->config.name);
 }
 
+/* A Unix socket comes from outside. One that is connected can be told to be so no more; one that
+ * was shut down is useless until whoever bound its path does so again. */
+static bool mend_unix(struct listener *l, int fd)
+{
+	const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+
+	if (is_connected(fd)) {
+		if (connect(fd, &nobody, sizeof(nobody)) >= 0 && listener_may_warn(l))
+			log_warning("%s: a worker connected the socket of listener %s for "
+				    "everybody; it receives from all again",
+				l->service->name, l->config.name);
+	} else if (listener_may_warn(l)) {
+		log_error("%s: a worker shut the socket of listener %s down for everybody; restart "
+			  "the systemd socket unit it came from, and then tenured",
+			l->service->name, l->config.name);
+	}
+	return false;
+}
+
 bool listener_mend_datagram(struct listener *l, int fd)
 {
 	const struct lane_socket *socket = NULL;
@@ -52,6 +71,8 @@ bool listener_mend_datagram(struct listener *l, int fd)
 			socket = &l->lanes.sockets[i];
 	if (!socket)
 		return false;
+	if (address_is_unix(&l->config.address))
+		return mend_unix(l, fd);
 	lane = socket->lane;
 	serving = l->kind == LISTENER_HELD || listener_lane_has_share(l, lane);
 	if (l->kind == LISTENER_GROUP && !connected && (serving || has_generation(l, lane))) {

@@ -8,6 +8,7 @@
 #include "daemon/log.h"
 #include "daemon/manager.h"
 #include "sys/listen.h"
+#include "sys/sockdiag.h"
 #include "sys/user.h"
 
 static bool is_called(const struct activation_socket *s, const char *name)
@@ -156,6 +157,18 @@ static int did_not_come(const struct listener *l, struct error *ret_error)
 		l->service->name, l->config.name, name, came ? came : "others", name);
 }
 
+/* What Unix sockets do not tell by themselves. */
+static void look_at_queue(const struct manager *m, struct activation_socket *s)
+{
+	unsigned waiting, max;
+	uint64_t inode;
+
+	if (address_is_unix(&s->address) && s->queue_max == 0 && m->sockdiag_fd >= 0 &&
+		socket_inode(s->fd, &inode) >= 0 &&
+		sockdiag_unix_queue(m->sockdiag_fd, inode, &waiting, &max) >= 0)
+		s->queue_max = max;
+}
+
 int inherit_take(struct listener *l, struct error *ret_error)
 {
 	struct activation_socket *s =
@@ -169,11 +182,6 @@ int inherit_take(struct listener *l, struct error *ret_error)
 			"%s: listener %s: the socket \"%s\" is still in use by another service; "
 			"try again when that has stopped",
 			l->service->name, l->config.name, l->config.inherit);
-	if (s->address.kind == ADDRESS_UNIX_DGRAM || s->address.kind == ADDRESS_UNIX_SEQPACKET)
-		return error_set(ret_error, -EOPNOTSUPP,
-			"%s: listener %s: the socket \"%s\" is a Unix socket of a kind that is not "
-			"supported by this version; use ListenStream=",
-			l->service->name, l->config.name, l->config.inherit);
 	l->inherited_fd = fcntl(s->fd, F_DUPFD_CLOEXEC, 3);
 	if (l->inherited_fd < 0)
 		return error_set_errno(ret_error, -errno, "%s: listener %s: its socket",
@@ -181,7 +189,11 @@ int inherit_take(struct listener *l, struct error *ret_error)
 	grouped = listen_is_group(s->fd);
 	l->came_grouped = grouped > 0;
 	l->came_flags = fcntl(s->fd, F_GETFL);
+	/* As workers expect them; those who want it otherwise say so themselves. */
+	if (l->came_flags >= 0)
+		(void)fcntl(s->fd, F_SETFL, l->came_flags & ~O_NONBLOCK);
 	l->config.address = s->address;
+	look_at_queue(l->service->manager, s);
 	/* Backlog= of the socket unit, unless another was asked for. */
 	if (l->config.backlog == CONFIG_BACKLOG_DEFAULT && s->queue_max > 0)
 		l->config.backlog = s->queue_max;
@@ -332,9 +344,20 @@ json_t *inherit_save(const struct listener *l)
 	for (size_t i = 0; i < l->lanes.n; i++)
 		if (l->lanes.sockets[i].fd == l->inherited_fd)
 			index = (json_int_t)i;
-	return json_pack("{s:I, s:I, s:I, s:b, s:b, s:i}", "socket", index, "uid",
+	return json_pack("{s:I, s:I, s:I, s:b, s:b, s:i, s:i}", "socket", index, "uid",
 		(json_int_t)s->uid, "queue_max", (json_int_t)s->queue_max, "placed",
-		l->inherited_placed, "grouped", l->came_grouped, "flags", l->came_flags);
+		l->inherited_placed, "grouped", l->came_grouped, "flags", l->came_flags,
+		"worker_flags", l->worker_flags);
+}
+
+void inherit_look(struct listener *l)
+{
+	int flags = l->inherited ? fcntl(l->inherited_fd, F_GETFL) : -1;
+
+	if (flags < 0 || flags == l->worker_flags)
+		return;
+	l->worker_flags = flags;
+	l->changed = true;
 }
 
 /* Whoever gave it to the earlier daemon has not given it to us, and so cannot take it from us
@@ -404,5 +427,10 @@ int inherit_restore(struct listener *l, const json_t *value)
 	l->inherited_placed = json_is_true(json_object_get(value, "placed"));
 	l->came_grouped = json_is_true(json_object_get(value, "grouped"));
 	l->came_flags = (int)json_integer_value(json_object_get(value, "flags"));
+	l->worker_flags = (int)json_integer_value(json_object_get(value, "worker_flags"));
+	/* O_NONBLOCK belongs to all who have the socket, and systemd sets or clears it each time it
+	 * starts a daemon (NonBlocking=): workers that wait in accept(2) when they do not expect it
+	 * are deaf to their other clients. */
+	(void)fcntl(l->inherited_fd, F_SETFL, l->worker_flags);
 	return 0;
 }

@@ -22,6 +22,8 @@ int inherit_take(struct listener *l, struct error *ret_error);
 /* Of l->config's address, with l's steering: the inherited socket is lane's first, and the others
  * join it. Where that is not possible it is held, with the reason. 0 or -errno. */
 int inherit_open(struct listener *l, unsigned lane, bool may_group);
+/* Before it is saved: what its workers have made of its status flags. */
+void inherit_look(struct listener *l);
 /* Before the other sockets are closed: all new connections to the inherited one, where they wait
  * for whoever has it next. */
 void inherit_steer_back(struct listener *l);

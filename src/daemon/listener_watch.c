@@ -157,7 +157,7 @@ static void revive_fallen(struct listener *l)
 
 static bool is_datagram(const struct listener *l)
 {
-	return l->config.address.kind == ADDRESS_UDP;
+	return address_socket_type(&l->config.address) == SOCK_DGRAM;
 }
 
 /* An error that was reported about a datagram is for its workers. */

@@ -12,6 +12,8 @@
 #include "daemon/manager.h"
 #include "daemon/restore.h"
 #include "daemon/run.h"
+#include "daemon/unit_job.h"
+#include "sys/journal.h"
 
 #define DEFAULT_FILE TENURED_SYSCONFDIR "/tenured/tenured.yaml"
 
@@ -281,6 +283,7 @@ int main(int argc, char *argv[])
 	/* Executed by descriptor, the kernel calls it by that one's number. */
 	(void)prctl(PR_SET_NAME, own_name);
 	log_init(a.level);
+	log_use_journal(JOURNAL_SOCKET);
 	argc -= optind;
 	argv += optind;
 	if (argc > 1 && (streq(argv[1], "--help") || streq(argv[1], "-h")))
@@ -289,5 +292,7 @@ int main(int argc, char *argv[])
 		argv[0] = own_name;
 		return check(argc, argv);
 	}
+	if (argc == 1 && streq(argv[0], "reap"))
+		return unit_reap();
 	return serve_as_asked(argc, argv, whole, &a);
 }

@@ -327,6 +327,7 @@ static void save_listener(struct manager_service *s, unsigned id)
 			store_set(store, key, NULL);
 		return;
 	}
+	inherit_look(l);
 	if (!l->changed)
 		return;
 	l->changed = false;

@@ -2,7 +2,6 @@
 #include "daemon/unit_job.h"
 
 #include <systemd/sd-bus.h>
-#include <systemd/sd-login.h>
 
 #include "base/util.h"
 #include "daemon/log.h"
@@ -45,14 +44,16 @@ static int open_bus(bool user, sd_bus **ret)
 	return r;
 }
 
-static int unit_path(sd_bus *bus, const char *unit, char **ret)
+/* By our process and not by a name from /proc, of which ProtectProc= may hide what it would take.
+ */
+static int unit_path(sd_bus *bus, char **ret)
 {
 	_cleanup_bus_message_ sd_bus_message *reply = NULL;
 	const char *path;
 	int r;
 
-	r = sd_bus_call_method(
-		bus, SYSTEMD, SYSTEMD_PATH, SYSTEMD ".Manager", "GetUnit", NULL, &reply, "s", unit);
+	r = sd_bus_call_method(bus, SYSTEMD, SYSTEMD_PATH, SYSTEMD ".Manager", "GetUnitByPID", NULL,
+		&reply, "u", (uint32_t)getpid());
 	if (r >= 0)
 		r = sd_bus_message_read(reply, "o", &path);
 	if (r < 0)
@@ -62,7 +63,7 @@ static int unit_path(sd_bus *bus, const char *unit, char **ret)
 }
 
 /* *ret: "restart", "stop"; NULL: there is no job. */
-static int job_type(sd_bus *bus, const char *unit, char **ret)
+static int job_type(sd_bus *bus, char **ret)
 {
 	_cleanup_bus_message_ sd_bus_message *reply = NULL;
 	_cleanup_free_ char *path = NULL;
@@ -70,7 +71,7 @@ static int job_type(sd_bus *bus, const char *unit, char **ret)
 	uint32_t id;
 	int r;
 
-	r = unit_path(bus, unit, &path);
+	r = unit_path(bus, &path);
 	if (r >= 0)
 		r = sd_bus_get_property(
 			bus, SYSTEMD, path, SYSTEMD ".Unit", "Job", NULL, &reply, "(uo)");
@@ -87,23 +88,18 @@ static int job_type(sd_bus *bus, const char *unit, char **ret)
 
 enum unit_job unit_job(void)
 {
-	_cleanup_free_ char *unit = NULL, *type = NULL;
+	_cleanup_free_ char *type = NULL;
 	_cleanup_bus_ sd_bus *bus = NULL;
-	bool user = false;
 	int r;
 
-	r = sd_pid_get_user_unit(0, &unit);
-	user = r >= 0;
-	if (r < 0)
-		r = sd_pid_get_unit(0, &unit);
-	if (r < 0)
+	/* Whoever was started by systemd has the one, and by that of a user the other as well. */
+	if (!getenv("INVOCATION_ID"))
 		return UNIT_JOB_UNKNOWN;
-	r = open_bus(user, &bus);
+	r = open_bus(getenv("MANAGERPID") != NULL, &bus);
 	if (r >= 0)
-		r = job_type(bus, unit, &type);
+		r = job_type(bus, &type);
 	if (r < 0) {
-		log_warning(
-			"systemd does not say what it is doing with %s: %s", unit, strerror(-r));
+		log_warning("systemd does not say whether this is a restart: %s", strerror(-r));
 		return UNIT_JOB_UNKNOWN;
 	}
 	if (!type)

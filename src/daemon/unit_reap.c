@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What KillMode=process leaves alive is wanted by the next daemon, and by nobody when there will be
  * none: systemd.service(5), ExecStopPost=. */
-#include <systemd/sd-login.h>
 #include <time.h>
 
 #include "base/util.h"
@@ -14,15 +13,20 @@ enum { TERM_MSEC = 2000, KILL_MSEC = 5000, STEP_MSEC = 20 };
 /* Where systemd puts us, below the unit's cgroup, when that is delegated. */
 #define CONTROL ".control"
 
+/* Ours, or the one above; the caller frees. */
 static char *cgroup_of_unit(void)
 {
-	_cleanup_free_ char *path = NULL;
-	char *last;
+	_cleanup_fclose_ FILE *f = fopen("/proc/self/cgroup", "re");
+	char line[4096], *path = NULL, *last;
 
-	if (sd_pid_get_cgroup(0, &path) < 0)
+	while (f && !path && fgets(line, sizeof(line), f))
+		if (startswith(line, "0::/"))
+			path = line + strlen("0::");
+	if (!path)
 		return NULL;
+	path[strcspn(path, "\n")] = '\0';
 	last = strrchr(path, '/');
-	if (last && streq(last + 1, CONTROL))
+	if (streq(last + 1, CONTROL))
 		*last = '\0';
 	return xasprintf("/sys/fs/cgroup%s", path);
 }
@@ -74,7 +78,7 @@ int unit_reap(void)
 	if (goes_on())
 		return EXIT_SUCCESS;
 	cgroup = cgroup_of_unit();
-	n = cgroup ? end_them(cgroup, SIGTERM, TERM_MSEC) : -ENOMEM;
+	n = cgroup ? end_them(cgroup, SIGTERM, TERM_MSEC) : -ENOENT;
 	if (n > 0) {
 		log_warning("%d processes of workers that were left do not end, and are killed", n);
 		n = end_them(cgroup, SIGKILL, KILL_MSEC);

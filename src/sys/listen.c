@@ -142,6 +142,17 @@ int listen_open_member(const struct address *a, const struct listen_options *o)
 	return TAKE_FD(fd);
 }
 
+/* Hardly anybody sends packets that may live as long; ip(7), ipv6(7). */
+static int hold_back_by_ttl(int fd, bool hold)
+{
+	int v4 = set_option(fd, IPPROTO_IP, IP_MINTTL, hold ? 255 : 0);
+	int v6 = set_option(fd, IPPROTO_IPV6, IPV6_MINHOPCOUNT, hold ? 255 : 0);
+
+	/* On an IPv6 socket the one is for its IPv4 clients; on an IPv4 socket there is no other.
+	 */
+	return v4 < 0 && v6 < 0 ? v4 : 0;
+}
+
 int listen_hold_back(int fd, bool hold)
 {
 	struct sock_filter nothing = BPF_STMT(BPF_RET | BPF_K, 0);
@@ -152,6 +163,10 @@ int listen_hold_back(int fd, bool hold)
 		r = setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
 	else
 		r = setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof(unused));
+	/* Some kernels want CAP_NET_ADMIN for that; then there is no filter to be detached either.
+	 */
+	if (r < 0 && (errno == EPERM || errno == ENOENT))
+		return hold_back_by_ttl(fd, hold);
 	return r < 0 ? -errno : 0;
 }
 

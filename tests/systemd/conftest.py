@@ -4,6 +4,7 @@ leave the machine after each test as it was before."""
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -33,13 +34,13 @@ def pytest_runtest_makereport(item, call):
     report = outcome.get_result()
     setattr(item, "failed_" + report.when, report.failed)
     if report.failed and getattr(item, "since", None):
-        text = machine.journal("--after-cursor", item.since, "-o", "short-precise")
+        text = machine.journal("--since", item.since, "-o", "short-precise")
         report.sections.append(("journal", text[-20000:]))
 
 
 @pytest.fixture(autouse=True)
 def clean_machine(request):
-    request.node.since = machine.journal("-n0", "--show-cursor").strip().removeprefix("-- cursor: ")
+    request.node.since = f"@{time.time():.6f}"
     yield
     pids = [pid for unit in machine.our_units() for pid in machine.processes(unit)]
     machine.clean_up()

@@ -24,7 +24,7 @@ class Unit(Daemon):
         self.socket_path = Path(f"/run/{below}/control.sock")
         self.config_path = machine.CONFIG / f"{name or 'tenured'}.yaml"
         self.config = config
-        self.since = machine.journal("-n0", "--show-cursor").strip().removeprefix("-- cursor: ")
+        self.since = f"@{time.time():.6f}"
         if config is not None:
             self.write_config()
 
@@ -49,7 +49,7 @@ class Unit(Daemon):
 
     def journal(self, *arguments):
         """Since this test began: what the unit said, or what the arguments ask for."""
-        return machine.journal("--after-cursor", self.since, *(arguments or ("-u", self.unit, "-o", "cat")))
+        return machine.journal("--since", self.since, *(arguments or ("-u", self.unit, "-o", "cat")))
 
     def entries(self, *arguments):
         text = self.journal("-o", "json", *arguments)
