@@ -109,7 +109,7 @@ int service_step(struct service *s, const struct service_event *event, uint64_t 
  *   - a rollout goes on where it was; what happened to its workers meanwhile is told by the usual
  *     events, and fails it or not as it always does;
  *   - workers that are STARTING are watched anew; DRAINING ones get the drain signal (again: the
- *     caller knows whether it was sent), ESCALATED ones SIGTERM, KILLED ones SIGKILL when
+ *     caller knows whether it was sent), ESCALATED ones SIGTERM as well, KILLED ones SIGKILL when
  *     kill_after has passed;
  *   - lanes of all generations are prepared again, and steering is attached.
  * EFFECT_SPAWN is never asked for: the caller knows which processes there are, and starts those

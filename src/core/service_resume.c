@@ -44,6 +44,8 @@ static void resume_worker(struct generation *g, struct worker *w, uint64_t now, 
 		break;
 	case WORKER_ESCALATED:
 		w->deadline_usec = later(now, drain->kill_after_usec);
+		/* With a drain.timeout of 0 one comes with the other. */
+		add(ret, EFFECT_SIGNAL_DRAIN, g, w);
 		add(ret, EFFECT_SIGNAL_TERM, g, w);
 		break;
 	case WORKER_KILLED:
@@ -79,12 +81,15 @@ int service_resume(struct service *s, uint64_t now, struct effects *ret)
 
 	for (size_t i = 0; i < s->n_generations; i++)
 		workers += s->generations[i]->n_workers;
-	r = effects_reserve(ret, ret->n + 2 * ARRAY_SIZE(s->generations) + 8 + 2 * workers);
+	r = effects_reserve(ret, ret->n + 2 * ARRAY_SIZE(s->generations) + 8 + 3 * workers);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < s->n_generations; i++) {
-		const struct generation *g = s->generations[i];
+		struct generation *g = s->generations[i];
 
+		/* Perhaps nobody has been told until now that it lost its share. */
+		if (g->weight == 0)
+			g->zero_since_usec = now;
 		if (g->lane != LANE_NONE)
 			effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
 						 .generation = g->number,

@@ -551,15 +551,16 @@ static void finish_workers(struct manager_service *s)
 				worker_restore_finish(s->generations[i]->workers[k]);
 }
 
-/* It has stopped, or was to be started (again), and nobody did it. */
+/* It has stopped, or was to be started (again), and nobody did it. What was given up stays so. */
 static void finish_idle(struct manager_service *s)
 {
 	_cleanup_error_ struct error error = ERROR_NULL;
 
 	if (s->core.n_generations > 0)
 		return;
-	if (s->core.wanted || s->start_again) {
+	if ((s->core.wanted && !s->core.gave_up) || s->start_again) {
 		s->start_again = false;
+		s->changed = true;
 		if (manager_service_start(s, "start of the daemon", &error) != 0)
 			log_error("%s", error_message(&error));
 		return;

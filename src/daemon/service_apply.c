@@ -518,6 +518,9 @@ static const char *effect_name(enum effect_kind kind)
 static void apply_all(struct manager_service *s, const struct effects *effects, struct round *round)
 {
 	/* Who dies from here on leaves word of what was to be done. */
+	for (size_t i = 0; i < effects->n; i++)
+		if (effects->list[i].kind == EFFECT_START_AGAIN)
+			s->start_again = s->changed = true;
 	state_save_service(s);
 	for (size_t i = 0; i < effects->n; i++) {
 		if (fault_is_on())
@@ -549,7 +552,7 @@ static int step(struct manager_service *s, const struct service_event *e)
 		manager_service_preview(s);
 	/* Whoever asks for something may rely on the shares that are said to be: a worker can have
 	 * taken the program away. */
-	if (effects.n > 0)
+	if (r == 0)
 		state_save_later(s->manager);
 	if (round.steer || (r == 0 && e->kind <= EVENT_SCALE))
 		manager_service_steer(s);

@@ -578,6 +578,7 @@ static void start_again(struct manager_service *s)
 	_cleanup_error_ struct error error = ERROR_NULL;
 
 	s->start_again = false;
+	s->changed = true;
 	if (manager_service_start(s, "start while it stopped", &error) == 0)
 		return;
 	manager_report(s->manager, s, 0, NO_WORKER, LOG_ERR, "service-failed",

@@ -181,6 +181,7 @@ static int step_once(struct world *w, struct service_event event)
 	w->effects.n = 0;
 	happen(w);
 	note_before(w, &before);
+	world_note_dying(w);
 	r = service_step(&w->service, &event, w->now_usec, &w->effects);
 	w->counts.steps++;
 	w->counts.effects += w->effects.n;
@@ -205,16 +206,23 @@ static int step_once(struct world *w, struct service_event event)
 			event_to_string(event.kind), r);
 	if (event.kind == EVENT_UPGRADE && r == 0)
 		w->closed = false;
+	if (w->dying)
+		world_die(w);
 	world_apply(w);
-	if (!w->failure && r == 0)
+	if (!w->failure && r == 0 && !w->dead)
 		check_after(w, &before);
 	return r;
 }
 
 int world_step(struct world *w, struct service_event event)
 {
-	int r = step_once(w, event);
+	int r;
 
+	if (w->dead)
+		return 0;
+	r = step_once(w, event);
+	if (w->dead)
+		return r;
 	for (size_t i = 0; i < w->n_pending && !w->failure; i++)
 		(void)step_once(w, w->pending[i]);
 	w->n_pending = 0;
@@ -246,7 +254,8 @@ static void pass_time(struct world *w)
 			return;
 		(void)world_step(w, (struct service_event){.kind = EVENT_TIME});
 	}
-	REQUIRE(w, service_next_deadline(&w->service) > w->now_usec, "time stands still");
+	REQUIRE(w, w->dead || service_next_deadline(&w->service) > w->now_usec,
+		"time stands still");
 }
 
 static struct world_worker *any_process(
@@ -484,6 +493,17 @@ static void random_event(struct world *w)
 	}
 }
 
+/* The same, and whoever drives the service dies of it. */
+static void random_death(struct world *w)
+{
+	w->dying = true;
+	random_event(w);
+	w->dying = false;
+	if (w->dead && !w->failure)
+		world_take_over(w);
+	w->dead = false;
+}
+
 static void come_to_rest(struct world *w, bool stopped)
 {
 	w->behaves = true;
@@ -516,8 +536,12 @@ char *schedule_run(struct schedule_source *source, FILE *trace, struct schedule_
 	w.hostility = (unsigned)PICK(&w, 0, 2, 10, 20);
 	(void)world_step(&w, upgrade(&w));
 	n = 25 + pick(&w, 56);
-	for (unsigned i = 0; i < n && !w.failure; i++)
-		random_event(&w);
+	for (unsigned i = 0; i < n && !w.failure; i++) {
+		if (chance(&w, 3))
+			random_death(&w);
+		else
+			random_event(&w);
+	}
 	if (!w.failure)
 		come_to_rest(&w, !w.service.wanted && !w.service.start_again);
 	if (!w.failure && chance(&w, 25)) {

@@ -50,7 +50,7 @@ unsigned *world_queue(struct world *w, const struct generation *g, unsigned work
 
 /* New connections go where the service says now. A listener that only one generation was given, and
  * that has not been ready yet, was never served: nothing is promised for it. */
-static void steer(struct world *w)
+void world_steer(struct world *w)
 {
 	for (unsigned id = 0; id < WORLD_LISTENERS; id++)
 		world_shares(w, id, &w->applied[id]);
@@ -102,7 +102,7 @@ static void later(
 
 /* Who takes over a lane with fewer workers than had it before leaves the rest: what workers that
  * were ready in a start that failed as a whole left behind. */
-static void cut_lane(struct world *w, const struct world_generation *wg, const struct generation *g)
+void world_cut_lane(struct world *w, const struct world_generation *wg, const struct generation *g)
 {
 	unsigned n = g->policy.per_worker ? wg->n_slots : 1;
 
@@ -145,11 +145,12 @@ static void prepare_lane(struct world *w, const struct effect *e)
 	}
 	wg->lane = e->value;
 	wg->n_slots = g->n_workers;
-	cut_lane(w, wg, g);
+	world_cut_lane(w, wg, g);
 	/* Held sockets have one queue, whoever serves. */
 	if (!g->policy.steered)
 		world_excuse(w, g->number);
-	if (!w->behaves && chance(w, 2))
+	/* Of one that was prepared before, the sockets are there. */
+	if (!w->behaves && !w->dead && chance(w, 2))
 		later(w, EVENT_LANE_FAILED, e, 0);
 }
 
@@ -250,6 +251,11 @@ static void release_lane(struct world *w, const struct effect *e, struct world_g
 	wg->lane = LANE_NONE;
 }
 
+void world_release_lane(struct world *w, struct world_generation *wg)
+{
+	release_lane(w, &(struct effect){.kind = EFFECT_RELEASE_LANE, .value = wg->lane}, wg);
+}
+
 static void swap_lanes(struct world *w, const struct effect *e)
 {
 	struct world_generation *a = world_generation(w, e->generation),
@@ -273,7 +279,7 @@ static void swap_lanes(struct world *w, const struct effect *e)
 	REQUIRE(w, a->lane == e->value, "swapped to lane %u, not %u", a->lane, e->value);
 	if (g) {
 		a->n_slots = g->n_workers;
-		cut_lane(w, a, g);
+		world_cut_lane(w, a, g);
 		if (!g->policy.steered)
 			world_excuse(w, g->number);
 	}
@@ -381,7 +387,7 @@ static void apply_to_worker(struct world *w, const struct effect *e, struct worl
 	}
 }
 
-static void apply(struct world *w, const struct effect *e)
+void world_apply_one(struct world *w, const struct effect *e)
 {
 	struct world_generation *wg = world_generation(w, e->generation);
 
@@ -440,18 +446,19 @@ static void apply(struct world *w, const struct effect *e)
 void world_apply(struct world *w)
 {
 	bool steering = false;
+	size_t n = w->dead ? w->stop_at : w->effects.n;
 
-	for (size_t i = 0; i < w->effects.n && !w->failure; i++) {
+	for (size_t i = 0; i < n && !w->failure; i++) {
 		const struct effect *e = &w->effects.list[i];
 
 		/* Once for many, but before whatever else follows. */
 		if (steering && e->kind != EFFECT_STEER && e->kind != EFFECT_REPORT) {
-			steer(w);
+			world_steer(w);
 			steering = false;
 		}
 		steering |= e->kind == EFFECT_STEER;
-		apply(w, e);
+		world_apply_one(w, e);
 	}
-	if (steering && !w->failure)
-		steer(w);
+	if (steering && !w->failure && !w->dead)
+		world_steer(w);
 }

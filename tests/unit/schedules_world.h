@@ -68,6 +68,11 @@ struct world {
 	unsigned verify_run, verify_generation, step_id;
 	uint64_t verify_ended_usec;
 	bool closed; /* listeners were closed since the last start */
+	/* Whoever drives the service dies in the next step; has died, when so many effects were
+	 * applied. The service as it was before. */
+	bool dying, dead, has_copy;
+	size_t stop_at;
+	struct service copy;
 	char *failure;
 	FILE *trace;
 	struct schedule_counts counts;
@@ -99,6 +104,16 @@ void world_shares(const struct world *w, unsigned listener, struct world_shares 
 void world_excuse(struct world *w, unsigned generation);
 /* Where a worker's connections wait. */
 unsigned *world_queue(struct world *w, const struct generation *g, unsigned worker);
+
+void world_apply_one(struct world *w, const struct effect *e);
+void world_steer(struct world *w);
+void world_release_lane(struct world *w, struct world_generation *wg);
+void world_cut_lane(struct world *w, const struct world_generation *wg, const struct generation *g);
+
+/* schedules_death.c: the end of whoever drives the service, and the next one. */
+void world_note_dying(struct world *w); /* before a step */
+void world_die(struct world *w);	/* after it, before its effects are applied */
+void world_take_over(struct world *w);
 
 /* schedules_traffic.c: verify, recycling, warm generations: what there was before a step, and what
  * must hold after it. */
