@@ -259,13 +259,14 @@ static char *explain_permission(enum socket_option option, const char *text)
 				 "others need CAP_NET_ADMIN",
 			text);
 	if (option == OPTION_PRIORITY)
-		return strdup("more than 6 needs CAP_NET_ADMIN; run tenured as root, or write "
-			      "AmbientCapabilities=CAP_NET_ADMIN in its unit");
+		return strdup("more than 6 needs CAP_NET_ADMIN; run tenured as root; in its unit, "
+			      "write CapabilityBoundingSet=CAP_NET_ADMIN, and with User= also "
+			      "AmbientCapabilities=CAP_NET_ADMIN");
 	if (!info->privilege)
 		return strdup("tenured may not");
-	return xasprintf("it needs %s; run tenured as root, or write AmbientCapabilities=%s in its "
-			 "unit",
-		info->privilege, info->privilege);
+	return xasprintf("it needs %s; run tenured as root; in its unit, write "
+			 "CapabilityBoundingSet=%s, and with User= also AmbientCapabilities=%s",
+		info->privilege, info->privilege, info->privilege);
 }
 
 static char *explain(enum socket_option option, const char *text, int code)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The server: its socket, who is let in, what is held against whom. */
 #include "daemon/control_internal.h"
+#include "daemon/sandbox.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -273,9 +274,10 @@ static int bind_path(
 	};
 
 	int r = path[0] == '/' ? make_parents(path) : 0;
-	if (r < 0)
-		return error_set_errno(
-			ret_error, r, "control socket %s: cannot make its directory", path);
+	if (r < 0) {
+		error_set_errno(ret_error, r, "control socket %s: cannot make its directory", path);
+		return sandbox_explain(ret_error, r, SANDBOX_FILE, path);
+	}
 	int fd = listen_open_unix(address, &options);
 	if (fd == -EADDRINUSE)
 		return error_set(ret_error, fd,
@@ -287,8 +289,10 @@ static int bind_path(
 			"control socket %s: there is a file that is not a socket; remove it, or "
 			"use another path",
 			path);
-	if (fd < 0)
-		return error_set_errno(ret_error, fd, "control socket %s", path);
+	if (fd < 0) {
+		error_set_errno(ret_error, fd, "control socket %s", path);
+		(void)sandbox_explain(ret_error, fd, SANDBOX_FILE, path);
+	}
 	return fd;
 }
 

@@ -3,6 +3,7 @@
 
 #include "daemon/listener_options.h"
 #include "daemon/manager.h"
+#include "daemon/sandbox.h"
 #include "sys/listen.h"
 #include "sys/listen_options.h"
 #include "sys/process.h"
@@ -151,10 +152,11 @@ static char *explain_privileged(const struct listener *l)
 		return strdup("; a security policy of this machine forbids it");
 	return xasprintf(
 		"; ports below %lld (net.ipv4.ip_unprivileged_port_start) need "
-		"CAP_NET_BIND_SERVICE: write AmbientCapabilities=CAP_NET_BIND_SERVICE in "
+		"CAP_NET_BIND_SERVICE: write %s=CAP_NET_BIND_SERVICE in "
 		"the unit of tenured, or have systemd open it (a socket unit, and inherit: "
 		"NAME here), or set the sysctl to %u, or use a port from %lld on",
-		(long long)start, port, (long long)start);
+		(long long)start, geteuid() == 0 ? "CapabilityBoundingSet" : "AmbientCapabilities",
+		port, (long long)start);
 }
 
 static char *explain_absent(const struct listener *l)
@@ -183,7 +185,9 @@ static char *explain_inet(const struct listener *l, int code)
 		return explain_absent(l);
 	case -EAFNOSUPPORT:
 		if (address_family(a) == AF_INET6)
-			return xasprintf("; this machine has no IPv6; listen on %s0.0.0.0:%u",
+			return xasprintf("; this machine has no IPv6 (or RestrictAddressFamilies= "
+					 "in the unit of tenured lacks AF_INET6); listen on "
+					 "%s0.0.0.0:%u",
 				a->kind == ADDRESS_UDP ? "udp:" : "", address_port(a));
 		break;
 	case -ENODEV:
@@ -263,8 +267,11 @@ static char *explain_unix(const struct listener *l, int code)
 	switch (code) {
 	case -ENOENT:
 		return explain_directory(path);
-	case -EACCES:
 	case -EPERM:
+		if (geteuid() == 0 && (l->config.owner || l->config.group))
+			return sandbox_hint(code, SANDBOX_OWNER, path);
+		return explain_access(path);
+	case -EACCES:
 		return explain_access(path);
 	case -EEXIST:
 		return strdup("; the path is there and is not a socket; remove it, or use another "
@@ -272,7 +279,7 @@ static char *explain_unix(const struct listener *l, int code)
 	case -ENOTDIR:
 		return strdup("; a part of the path is not a directory");
 	default:
-		return NULL;
+		return sandbox_hint(code, SANDBOX_FILE, path);
 	}
 }
 

@@ -8,6 +8,7 @@
 
 #include "daemon/log.h"
 #include "daemon/manager.h"
+#include "daemon/sandbox.h"
 #include "sys/capture.h"
 
 enum {
@@ -264,8 +265,10 @@ static int make(struct output_hub *h, enum output_kind kind, const char *file, c
 	h->outputs = o;
 	if (!o->service)
 		r = error_set(ret_error, -ENOMEM, "%s: out of memory", service);
-	else if (kind == OUTPUT_FILE && (r = file_get(h, file, &o->file)) < 0)
+	else if (kind == OUTPUT_FILE && (r = file_get(h, file, &o->file)) < 0) {
 		error_set_errno(ret_error, r, "%s: output file %s", service, file);
+		(void)sandbox_explain(ret_error, r, SANDBOX_FILE, file);
+	}
 	if (r < 0) {
 		output_free(o);
 		return r;

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 
+#include "daemon/sandbox.h"
 #include "daemon/snapshot_env.h"
 
 int snapshot_listener_fd(const struct service_config *c, size_t i)
@@ -61,11 +62,13 @@ static char *real_path_of(int fd)
 static int open_directory(struct snapshot *s, struct error *ret_error)
 {
 	const struct service_config *c = &s->config;
+	int r;
 
 	s->directory_fd = open(c->directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (s->directory_fd < 0)
-		return error_set_errno(
-			ret_error, -errno, "%s: directory %s", c->name, c->directory);
+	if (s->directory_fd < 0) {
+		r = error_set_errno(ret_error, -errno, "%s: directory %s", c->name, c->directory);
+		return sandbox_explain(ret_error, r, SANDBOX_FILE, c->directory);
+	}
 	s->directory = real_path_of(s->directory_fd);
 	return s->directory ? 0
 			    : error_set(ret_error, -ENOMEM, "%s: directory %s: out of memory",
@@ -83,9 +86,11 @@ static int find_program(struct snapshot *s, struct error *ret_error)
 	if (r < 0 && !strchr(c->command[0], '/'))
 		return error_set_errno(ret_error, r, "%s: %s was not found in PATH %s", c->name,
 			c->command[0], path_env ? path_env : "(unset)");
-	if (r < 0)
-		return error_set_errno(ret_error, r, "%s: program %s (in directory %s)", c->name,
+	if (r < 0) {
+		error_set_errno(ret_error, r, "%s: program %s (in directory %s)", c->name,
 			c->command[0], s->directory);
+		return sandbox_explain(ret_error, r, SANDBOX_FILE, c->command[0]);
+	}
 	absolute = below(s->directory, found);
 	if (!absolute)
 		return error_set(ret_error, -ENOMEM, "%s: out of memory", c->name);
@@ -151,10 +156,12 @@ static int look_up_user(struct snapshot *s, struct error *ret_error)
 		return error_set_errno(
 			ret_error, r, "%s: user %s", c->name, c->user ? c->user : "");
 	s->set_user = s->user.uid != geteuid() || s->user.gid != getegid();
-	if (s->set_user && geteuid() != 0)
-		return error_set(ret_error, -EPERM,
+	if (s->set_user && geteuid() != 0) {
+		error_set(ret_error, -EPERM,
 			"%s: to run as user %s the daemon must be started as root", c->name,
 			s->user.name);
+		return sandbox_explain(ret_error, -EPERM, SANDBOX_BECOME, NULL);
+	}
 	/* Root for a service that names nobody keeps the groups it has. */
 	if (!c->user && !c->group)
 		s->set_user = false;

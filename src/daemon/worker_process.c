@@ -9,6 +9,7 @@
 #include "daemon/output.h"
 #include "daemon/fault.h"
 #include "daemon/ready.h"
+#include "daemon/sandbox.h"
 #include "daemon/state_save.h"
 #include "sys/notify_socket.h"
 #include "sys/process.h"
@@ -490,6 +491,23 @@ static int affinity_error(const struct worker_process *p, int r, struct error *r
 		there ? there : "?");
 }
 
+static enum sandbox_act act_of(enum spawn_step step)
+{
+	switch ((int)step) {
+	case SPAWN_GROUP:
+	case SPAWN_GROUPS:
+	case SPAWN_USER:
+		return SANDBOX_BECOME;
+	case SPAWN_LIMITS:
+		return SANDBOX_LIMIT;
+	case SPAWN_EXEC:
+	case SPAWN_DIRECTORY:
+		return SANDBOX_FILE;
+	default:
+		return SANDBOX_PROCESS;
+	}
+}
+
 static int spawn_error(const struct worker_process *p, const struct snapshot *snap,
 	const struct spawn_result *result, int r, struct error *ret_error)
 {
@@ -499,9 +517,9 @@ static int spawn_error(const struct worker_process *p, const struct snapshot *sn
 
 	if (result->failed_at == SPAWN_AFFINITY)
 		return affinity_error(p, r, ret_error);
-	return error_set_errno(ret_error, r, "%s: worker %u of generation %u: %s %s",
-		p->service->name, p->index, p->generation, spawn_step_to_string(result->failed_at),
-		what);
+	error_set_errno(ret_error, r, "%s: worker %u of generation %u: %s %s", p->service->name,
+		p->index, p->generation, spawn_step_to_string(result->failed_at), what);
+	return sandbox_explain(ret_error, r, act_of(result->failed_at), *what ? what : NULL);
 }
 
 int worker_process_spawn(
