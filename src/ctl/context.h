@@ -49,6 +49,7 @@ int verb_status(struct context *context);
 int verb_listeners(struct context *context);
 int verb_history(struct context *context);
 int verb_diff(struct context *context);
+int verb_reexec(struct context *context);
 int verb_reload(struct context *context);
 int verb_upgrade(struct context *context);
 int verb_restart(struct context *context);

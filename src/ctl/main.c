@@ -44,6 +44,8 @@ static const struct verb verbs[] = {
 	 1, UINT_MAX, OPTION_TIMEOUT, false, verb_wait},
 	{"history", "SERVICE", "Its generations, and what became of them",
 	 1, 1, 0, false, verb_history},
+	{"reexec", "", "Replace the daemon by the program that is on disk now",
+	 0, 0, 0, false, verb_reexec},
 	{"version", "", "The versions of tenurectl and tenured",
 	 0, 0, 0, false, verb_version},
 	{"help", "[VERB]", "This help, or that of one verb",

@@ -159,6 +159,16 @@ static void print_failed(struct words *w)
 	output_error(w->o, "%s", word(w, "message"));
 }
 
+static void print_reexec_refused(struct words *w)
+{
+	const char *output = field_text(w->parameters, "output");
+
+	output_error(w->o, "tenured was not replaced by %s: %s; the one that runs goes on",
+		word(w, "program"), word(w, "reason"));
+	if (output && *output)
+		output_error_detail(w->o, output);
+}
+
 static void print_method_unknown(struct words *w)
 {
 	output_error(w->o, "this tenured does not know %s; it is older than this tenurectl",
@@ -186,6 +196,7 @@ static const struct {
 	{CLIENT_INTERFACE "Superseded",		EXIT_FAILED,		     print_superseded	     },
 	{CLIENT_INTERFACE "NotPermitted",		  EXIT_NOT_PERMITTED,	      print_not_permitted	 },
 	{CLIENT_INTERFACE "Failed",		    EXIT_FAILED,		 print_failed	     },
+	{CLIENT_INTERFACE "ReexecRefused",	   EXIT_FAILED,		print_reexec_refused    },
 	{"org.varlink.service.MethodNotFound",       EXIT_FAILED,		    print_method_unknown	},
 	{"org.varlink.service.MethodNotImplemented", EXIT_FAILED,		  print_method_unknown    },
 	{"org.varlink.service.InvalidParameter",	 EXIT_FAILED,		      print_parameter	     },

@@ -118,7 +118,7 @@ static void subscriber_gone(struct control_call *call, void *userdata)
 	}
 }
 
-static int subscribe(struct manager *m, struct control_call *call, const char *service)
+int control_subscribe(struct manager *m, struct control_call *call, const char *service)
 {
 	struct event_subscriber *subscriber = calloc(1, sizeof(*subscriber));
 
@@ -151,7 +151,7 @@ static int method_events(
 			 : json_array();
 	if (!control_call_wants_more(call))
 		return control_call_reply(call, json_pack("{s:o}", "events", events));
-	r = subscribe(m, call, service);
+	r = control_subscribe(m, call, service);
 	if (r < 0) {
 		json_decref(events);
 		return r;

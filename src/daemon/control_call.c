@@ -241,6 +241,50 @@ static int parse(
 	return r;
 }
 
+static struct control_call *call_new(
+	struct control_conn *conn, struct varlink_call *wire, const struct varlink_member *member)
+{
+	struct control_call *call = calloc(1, sizeof(*call));
+
+	if (!call)
+		return NULL;
+	*call = (struct control_call){
+		.n_ref = 1,
+		.conn = conn,
+		.wire = *wire,
+		.member = member,
+		.role = control_server_role(conn->server, &conn->peer),
+		.uid = conn->peer.uid,
+		.pid = conn->peer.pid,
+	};
+	*wire = (struct varlink_call){0};
+	conn->call = call;
+	return call;
+}
+
+int control_conn_resume(struct control_conn *conn, const char *message, size_t len,
+	const json_t *saved, const struct control_exec_ops *ops)
+{
+	const struct varlink_member *member = NULL;
+	struct varlink_answer ready = {0};
+	_cleanup_varlink_call_ struct varlink_call wire = {0};
+	struct control_call *call;
+	int r = varlink_call_parse(message, len, conn->server->limits.depth, &wire);
+
+	if (r >= 0)
+		r = varlink_service_handle(&conn->server->service, &wire, &member, &ready);
+	if (r > 0) {
+		json_decref(ready.parameters);
+		return -EBADMSG;
+	}
+	call = r < 0 ? NULL : call_new(conn, &wire, member);
+	if (!call)
+		return r < 0 ? r : -ENOMEM;
+	ops->load(call, saved, ops->userdata);
+	(void)control_call_unref(call);
+	return 0;
+}
+
 void control_conn_handle(struct control_conn *conn, const char *message, size_t len)
 {
 	const struct varlink_member *member = NULL;
@@ -259,22 +303,11 @@ void control_conn_handle(struct control_conn *conn, const char *message, size_t 
 		json_decref(ready.parameters);
 		return;
 	}
-	struct control_call *call = r < 0 ? NULL : calloc(1, sizeof(*call));
+	struct control_call *call = r < 0 ? NULL : call_new(conn, &wire, member);
 	if (!call) {
 		control_conn_kill(conn, "out of memory");
 		return;
 	}
-	*call = (struct control_call){
-		.n_ref = 1,
-		.conn = conn,
-		.wire = wire,
-		.member = member,
-		.role = control_server_role(conn->server, &conn->peer),
-		.uid = conn->peer.uid,
-		.pid = conn->peer.pid,
-	};
-	wire = (struct varlink_call){0};
-	conn->call = call;
 	dispatch(conn, call);
 	(void)control_call_unref(call);
 }

@@ -4,6 +4,7 @@
 #include "daemon/control_methods.h"
 #include "daemon/follow.h"
 #include "daemon/log.h"
+#include "daemon/reexec.h"
 #include "daemon/unit.h"
 #include "varlink/message.h"
 
@@ -485,6 +486,15 @@ static int method_reload(
 		m, call, &config, json_is_true(json_object_get(parameters, "upgrade")), before);
 }
 
+static int method_reexec(
+	struct manager *m, struct manager_service *s, struct control_call *call, json_t *parameters)
+{
+	(void)s;
+	(void)parameters;
+	log_notice("replacement of this program asked for by %s", control_call_peer_text(call));
+	return reexec_request(m, call);
+}
+
 const struct control_method control_changes[] = {
 	{"Upgrade",  CONTROL_OPERATOR, method_upgrade },
 	{"Promote",  CONTROL_OPERATOR, method_promote },
@@ -496,5 +506,6 @@ const struct control_method control_changes[] = {
 	{"Start",	  CONTROL_OPERATOR, method_start	},
 	{"Stop",	 CONTROL_OPERATOR, method_stop    },
 	{"Reload",   CONTROL_OPERATOR, method_reload  },
+	{"Reexec",   CONTROL_OPERATOR, method_reexec  },
 };
 const size_t n_control_changes = ARRAY_SIZE(control_changes);

@@ -115,6 +115,26 @@ unsigned control_server_n_connections(const struct control_server *server);
  * ends. */
 void control_server_flush(struct control_server *server, uint64_t timeout_usec);
 
+/* --- over an exec of the daemon: the connections stay, and so do the calls that wait --- */
+
+struct control_exec_ops {
+	/* Have the descriptor passed on; the number by which it is found again, 0: it cannot be. */
+	unsigned (*lend)(int fd, void *userdata);
+	/* What the call waits for; NULL: nothing that could be told, it is made again. */
+	json_t *(*save)(struct control_call *call, void *userdata);
+	/* In the new image. The descriptor with that number, the caller's; -1: there is none. */
+	int (*take)(unsigned number, void *userdata);
+	/* Go on waiting: the call is referenced, or answered. */
+	void (*load)(struct control_call *call, const json_t *saved, void *userdata);
+	void *userdata;
+};
+/* Everything about the connections, owned by the caller; NULL: out of memory. Nothing changes. */
+json_t *control_server_save(
+	const struct control_server *server, const struct control_exec_ops *ops);
+/* What cannot be taken up is closed: its client sees the end of the connection. */
+void control_server_load(
+	struct control_server *server, const json_t *saved, const struct control_exec_ops *ops);
+
 struct control_call *control_call_ref(struct control_call *call);
 /* The last reference to a call without an answer answers it with Failed. Accepts NULL, returns
  * NULL. */

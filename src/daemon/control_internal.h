@@ -113,5 +113,9 @@ int control_conn_send(
 /* control_call.c */
 /* One message: answered at once, or dispatched. Kills the connection when it is no call. */
 void control_conn_handle(struct control_conn *conn, const char *message, size_t len);
+/* The same of a call that was made in an earlier image of this process, and waits. 0 or -errno: it
+ * is none. */
+int control_conn_resume(struct control_conn *conn, const char *message, size_t len,
+	const json_t *saved, const struct control_exec_ops *ops);
 /* The connection ends. */
 void control_call_detach(struct control_call *call, bool tell);

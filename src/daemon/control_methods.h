@@ -23,6 +23,8 @@ const struct control_method *control_methods(size_t i); /* NULL: there are no mo
 extern const struct control_method control_changes[];
 extern const size_t n_control_changes;
 
+/* Tell this call of events from now on, of that service or (NULL) all. 0 or -ENOMEM. */
+int control_subscribe(struct manager *m, struct control_call *call, const char *service);
 int control_no_such_service(struct manager *m, struct control_call *call, const char *name);
 int control_invalid_configuration(struct manager *m, struct control_call *call,
 	const struct config_problems *problems, const struct error *error);

@@ -1,39 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "daemon/follow.h"
+#include "daemon/follow_internal.h"
 
 #include "daemon/control_methods.h"
 #include "varlink/message.h"
-
-enum follow_kind {
-	FOLLOW_ROLLOUT,	    /* until it has ended */
-	FOLLOW_ABORT,	    /* until it has ended by being aborted */
-	FOLLOW_DRAIN,	    /* promoted; until `from` is gone */
-	FOLLOW_QUEUED,	    /* becomes FOLLOW_ROLLOUT of what begins next */
-	FOLLOW_START_AGAIN, /* the same, when the stop is over */
-	FOLLOW_STOP,
-	FOLLOW_SCALE,
-};
-
-/* A call that waits, for at least one follower or for its creator. */
-struct waiter {
-	struct manager *manager;
-	struct control_call *call;
-	bool waits;	 /* "more" */
-	unsigned n_held; /* followers, and 1 until waiter_end() */
-	json_t *changes; /* NULL: no Reload */
-	json_t *last;	 /* the last progress */
-	char *error;
-	json_t *error_parameters;
-};
-
-struct follower {
-	struct waiter *waiter;
-	enum follow_kind kind;
-	unsigned generation, from;
-	unsigned workers;
-	bool wait_drain;
-	struct follower *next;
-};
 
 static void waiter_free(struct waiter *w)
 {
@@ -142,7 +111,7 @@ static void accepted(
 }
 
 /* NULL: it does not wait (and has its answer), or there is no memory. */
-static struct follower *add(struct waiter *w, struct manager_service *s, struct follower follower)
+struct follower *follower_add(struct waiter *w, struct manager_service *s, struct follower follower)
 {
 	struct follower *f;
 
@@ -241,7 +210,7 @@ void waiter_follow_generation(
 	}
 	text = xasprintf("%s: generation %u is on its way", s->name, generation);
 	accepted(w, s, generation, text ? text : "accepted");
-	f = add(w, s,
+	f = follower_add(w, s,
 		(struct follower){.kind = FOLLOW_ROLLOUT,
 			.generation = generation,
 			.from = s->core.rollout.from,
@@ -263,7 +232,7 @@ void waiter_follow_abort(struct waiter *w, struct manager_service *s, unsigned g
 	}
 	text = xasprintf("%s: generation %u is started again", s->name, s->core.current);
 	accepted(w, s, s->core.current, text ? text : "accepted");
-	(void)add(w, s,
+	(void)follower_add(w, s,
 		(struct follower){.kind = FOLLOW_ABORT,
 			.generation = generation,
 			.from = s->core.rollout.from});
@@ -290,7 +259,7 @@ void waiter_follow_queued(struct waiter *w, struct manager_service *s, bool wait
 	text = xasprintf("%s: queued until the rollout to generation %u has ended", s->name,
 		s->core.rollout.to);
 	accepted(w, s, 0, text ? text : "queued");
-	f = add(w, s, (struct follower){.kind = FOLLOW_QUEUED, .wait_drain = wait_drain});
+	f = follower_add(w, s, (struct follower){.kind = FOLLOW_QUEUED, .wait_drain = wait_drain});
 	if (f)
 		tell(s, f, text ? text : "queued");
 }
@@ -303,7 +272,7 @@ void waiter_follow_start_again(struct waiter *w, struct manager_service *s)
 	if (!w)
 		return;
 	accepted(w, s, 0, text ? text : "accepted");
-	f = add(w, s, (struct follower){.kind = FOLLOW_START_AGAIN});
+	f = follower_add(w, s, (struct follower){.kind = FOLLOW_START_AGAIN});
 	if (f)
 		tell(s, f, text ? text : "accepted");
 }
@@ -320,7 +289,7 @@ void waiter_follow_stop(struct waiter *w, struct manager_service *s)
 		return;
 	}
 	accepted(w, s, 0, text ? text : "stopping");
-	(void)add(w, s, (struct follower){.kind = FOLLOW_STOP});
+	(void)follower_add(w, s, (struct follower){.kind = FOLLOW_STOP});
 }
 
 void waiter_follow_scale(struct waiter *w, struct manager_service *s, unsigned workers)
@@ -331,7 +300,7 @@ void waiter_follow_scale(struct waiter *w, struct manager_service *s, unsigned w
 	if (!w)
 		return;
 	accepted(w, s, s->core.current, text ? text : "accepted");
-	if (add(w, s,
+	if (follower_add(w, s,
 		    (struct follower){.kind = FOLLOW_SCALE,
 			    .generation = s->core.current,
 			    .workers = workers}))

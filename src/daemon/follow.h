@@ -50,3 +50,9 @@ void followers_traffic(struct manager_service *s);
 void followers_rollout_started(struct manager_service *s, unsigned generation);
 void followers_rollout_ended(
 	struct manager_service *s, unsigned generation, enum reason reason, const char *message);
+
+/* follow_exec.c: over an exec of the daemon. What the call waits for, the caller's; NULL: it is
+ * none of these calls. */
+json_t *waiter_save(const struct manager *m, const struct control_call *call);
+/* Go on waiting. The services are there. */
+void waiter_load(struct manager *m, struct control_call *call, const json_t *saved);

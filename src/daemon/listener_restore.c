@@ -307,3 +307,16 @@ int listener_restore_finish(struct listener *l)
 	/* How much the kernel has dropped since is not known, but from now on. */
 	return watch_sockets(l);
 }
+
+int listener_restore_check(const json_t *value)
+{
+	struct listener_config c;
+	int r;
+
+	listener_config_init(&c);
+	r = state_load(&state_table_listener_config, json_object_get(value, "config"), &c);
+	if (r >= 0 && (!c.name || !json_is_array(json_object_get(value, "sockets"))))
+		r = -EBADMSG;
+	listener_config_done(&c);
+	return r;
+}

@@ -10,6 +10,7 @@
 #include "daemon/listener_options.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
+#include "daemon/reexec.h"
 #include "daemon/restore.h"
 #include "daemon/run.h"
 #include "daemon/unit_job.h"
@@ -131,8 +132,9 @@ static int check(int argc, char *argv[])
 	return EXIT_SUCCESS;
 }
 
+/* argv: the whole command line. */
 static int serve(struct config *config_take, struct activation *activation_take, const char *path,
-	const char *socket)
+	const char *socket, char *const *argv)
 {
 	_cleanup_error_ struct error error = ERROR_NULL;
 	struct manager *m;
@@ -142,6 +144,7 @@ static int serve(struct config *config_take, struct activation *activation_take,
 		log_error("%s", error_message(&error));
 		return EXIT_FAILURE;
 	}
+	m->argv = argv;
 	status = manager_run(m);
 	manager_free(m);
 	return status;
@@ -155,10 +158,15 @@ static int receive_sockets(struct activation *ret)
 
 	if (r < 0)
 		log_error("LISTEN_FDS: %s", strerror(-r));
+	if (r >= 0) {
+		r = reexec_receive(ret);
+		if (r < 0)
+			log_error("%s: %s", REEXEC_VARIABLE, strerror(-r));
+	}
 	return r < 0 ? EXIT_FAILURE : 0;
 }
 
-static int serve_file(const char *path, const char *socket)
+static int serve_file(const char *path, const char *socket, char *const *whole)
 {
 	_cleanup_activation_ struct activation activation = {.sockets = NULL};
 	struct config *config = NULL;
@@ -171,10 +179,10 @@ static int serve_file(const char *path, const char *socket)
 		log_warning("%s cannot be used; what runs goes on as it was configured", path);
 		status = EXIT_SUCCESS;
 	}
-	return status == EXIT_SUCCESS ? serve(config, &activation, path, socket) : status;
+	return status == EXIT_SUCCESS ? serve(config, &activation, path, socket, whole) : status;
 }
 
-static int serve_command(int argc, char *argv[], const char *socket)
+static int serve_command(int argc, char *argv[], const char *socket, char *const *whole)
 {
 	_cleanup_activation_ struct activation activation = {.sockets = NULL};
 	struct config *config = NULL;
@@ -182,7 +190,7 @@ static int serve_command(int argc, char *argv[], const char *socket)
 
 	if (status == 0)
 		status = run_config(argc, argv, &socket, &config);
-	return status == 0 ? serve(config, &activation, NULL, socket) : status;
+	return status == 0 ? serve(config, &activation, NULL, socket, whole) : status;
 }
 
 static int usage_error(const char *what)
@@ -206,6 +214,7 @@ static int parse_arguments(int argc, char *argv[], struct arguments *a)
 		OPTION_LOG_DEBUG,
 		OPTION_KEEPER,
 		OPTION_NO_KEEPER,
+		OPTION_CHECK_STATE,
 	};
 	static const struct option options[] = {
 		{"config",	   required_argument, NULL, 'c'},
@@ -213,9 +222,10 @@ static int parse_arguments(int argc, char *argv[], struct arguments *a)
 		{"keeper",		   no_argument, NULL, OPTION_KEEPER},
 		{"no-keeper",no_argument, NULL, OPTION_NO_KEEPER},
 		{"debug",	  no_argument, NULL, OPTION_LOG_DEBUG},
+		{"check-state",		no_argument, NULL, OPTION_CHECK_STATE},
 		{"help",		 no_argument, NULL, 'h'},
 		{"version",		    no_argument, NULL, OPTION_VERSION},
-		{0		  },
+		{0		   },
 	};
 	int c;
 
@@ -236,6 +246,8 @@ static int parse_arguments(int argc, char *argv[], struct arguments *a)
 		case OPTION_NO_KEEPER:
 			a->keeper = KEEPER_NO;
 			break;
+		case OPTION_CHECK_STATE:
+			return reexec_check_state();
 		case 'h':
 			return show_usage();
 		case OPTION_VERSION:
@@ -264,9 +276,9 @@ static int serve_as_asked(int argc, char *argv[], char *const *whole, const stru
 	if (keeper_is_wanted(a->keeper))
 		return keeper_run(whole);
 	if (!run)
-		return serve_file(a->path, a->socket);
+		return serve_file(a->path, a->socket, whole);
 	argv[0] = own_name; /* that is how getopt begins what it says */
-	return serve_command(argc, argv, a->socket);
+	return serve_command(argc, argv, a->socket, whole);
 }
 
 int main(int argc, char *argv[])

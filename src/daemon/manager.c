@@ -18,6 +18,7 @@
 #include "daemon/log.h"
 #include "daemon/output.h"
 #include "daemon/ready.h"
+#include "daemon/reexec.h"
 #include "daemon/restore.h"
 #include "daemon/state_save.h"
 #include "daemon/strays.h"
@@ -148,6 +149,8 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si,
 
 bool manager_is_worker(const struct manager *m, pid_t pid)
 {
+	if (reexec_child(m) == pid)
+		return true;
 	for (size_t i = 0; i < m->n_services; i++) {
 		if (verify_command(m->services[i]) == pid)
 			return true;
@@ -352,6 +355,7 @@ static int open_control(struct manager *m, struct error *ret_error)
 		(void)store_add(m->store, STORED_CONTROL, control_server_fd(m->control));
 	m->control_fd = -1;
 	m->changed = true;
+	reexec_resume(m);
 	return 0;
 }
 
@@ -501,6 +505,7 @@ struct manager *manager_free(struct manager *m)
 	if (!m)
 		return NULL;
 	control_done(m);
+	m->reexec = reexec_free(m->reexec);
 	for (size_t i = 0; i < m->n_services; i++)
 		manager_service_free(m->services[i]);
 	free(m->services);
@@ -513,6 +518,7 @@ struct manager *manager_free(struct manager *m)
 			store_drop(m->store, control_server_fd(m->control));
 		control_server_free(m->control);
 	}
+	reexec_loaded_free(m->reexec_loaded);
 	output_hub_free(m->outputs);
 	m->unit = unit_free(m->unit);
 	activation_done(&m->activation);
@@ -580,6 +586,7 @@ int manager_run(struct manager *m)
 	 * staying. */
 	else if (!start_services(m))
 		return EXIT_FAILURE;
+	reexec_done(m);
 	manager_changed(m);
 	/* Reading the configuration took memory that is not needed again. */
 	(void)malloc_trim(0);

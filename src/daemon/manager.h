@@ -170,7 +170,11 @@ struct manager {
 	uint64_t sequences_reserved; /* numbers of events up to here are not used by the next daemon
 				      */
 	sd_event_source *save_later;
-	char instance[33]; /* in the environment of workers where there is a keeper; "": none */
+	char instance[33];     /* in the environment of workers where there is a keeper; "": none */
+	struct reexec *reexec; /* under way: reexec.h; NULL */
+	struct reexec_loaded *reexec_loaded; /* from the image before us; NULL */
+	char *const *argv; /* the command line, for that. Borrowed; NULL: not to be had */
+	bool trial;	   /* only to see whether all can be restored: nothing is touched */
 	bool restored;	   /* there may be processes of an earlier daemon */
 	sd_event_source *steer_timer; /* programs are attached again once a minute */
 	sd_event_source *tidy;	      /* deferred: forget what has stopped */

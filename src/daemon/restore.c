@@ -6,6 +6,7 @@
 #include "base/parse.h"
 #include "daemon/fault.h"
 #include "daemon/log.h"
+#include "daemon/reexec.h"
 #include "daemon/state_save.h"
 #include "daemon/state_tables.h"
 #include "daemon/strays.h"
@@ -320,7 +321,10 @@ static int load_listeners(struct manager_service *s, const json_t *values)
 
 		snprintf(key, sizeof(key), "s/%s/l%u", s->name, id);
 		value = json_object_get(values, key);
-		r = value ? listener_restore(s, id, value) : 0;
+		if (value && s->manager->trial)
+			r = listener_restore_check(value);
+		else
+			r = value ? listener_restore(s, id, value) : 0;
 		if (r < 0)
 			return r;
 	}
@@ -440,6 +444,7 @@ static int load_manager(struct manager *m, const json_t *values)
 	}
 	if (r < 0)
 		return r;
+	reexec_load(m, values);
 	m->control_fd = store_take(m->store, STORED_CONTROL, state_get_unsigned(record, "control"));
 	adopt_config(m, TAKE_PTR(config));
 	return 0;

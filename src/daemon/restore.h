@@ -36,6 +36,8 @@ void worker_restore_finish(struct worker_process *p);
 /* listener_restore.c: s->listeners[id] from its record. Its service's workers are there. 0, -ENOMEM
  * or -EBADMSG. */
 int listener_restore(struct manager_service *s, unsigned id, const json_t *value);
+/* Could it be? No descriptor is needed or touched. 0, -ENOMEM or -EBADMSG. */
+int listener_restore_check(const json_t *value);
 /* When nobody else's sockets are in its group any more: see what became of its own meanwhile, and
  * watch them. It may be gone then (logged), when it can neither be taken back nor made anew. 0 or
  * -errno. */

@@ -12,7 +12,7 @@
 /* Numbers begin again after that many; by then the first ones are long gone. */
 enum { NUMBER_MAX = 36 * 36 * 36 * 36 * 36 - 1 };
 
-static const char kinds[] = "lipnodecs";
+static const char kinds[] = "lipnodecsk";
 
 static void format_name(enum stored kind, unsigned number, char *ret)
 {
@@ -81,12 +81,11 @@ static unsigned store_max(void)
 								: STORE_MAX;
 }
 
-int store_new(struct activation *received, struct store **ret)
+static int store_alloc(struct activation *received, struct store **ret)
 {
 	struct store *s = calloc(1, sizeof(*s));
 	int r;
 
-	*ret = NULL;
 	if (!s)
 		return -ENOMEM;
 	s->keeper = FDSTORE_NULL;
@@ -98,6 +97,18 @@ int store_new(struct activation *received, struct store **ret)
 		store_free(s);
 		return r;
 	}
+	*ret = s;
+	return 0;
+}
+
+int store_new(struct activation *received, struct store **ret)
+{
+	struct store *s = NULL;
+	int r = store_alloc(received, &s);
+
+	*ret = NULL;
+	if (r < 0)
+		return r;
 	r = fdstore_open(&s->keeper);
 	if (r < 0)
 		log_warning("the keeper named by NOTIFY_SOCKET cannot be reached (%s): nothing "
@@ -129,7 +140,7 @@ struct store *store_free(struct store *s)
 
 bool store_is_kept(const struct store *s)
 {
-	return s && s->keeper.fd >= 0;
+	return s && (s->keeper.fd >= 0 || s->exec);
 }
 
 /* --- which is which ------------------------------------------------------- */
@@ -169,6 +180,8 @@ unsigned store_add(struct store *s, enum stored kind, int fd)
 
 	if (!store_is_kept(s) || fd < 0)
 		return 0;
+	if (s->keeper.fd < 0)
+		return store_lend(s, kind, fd);
 	if (s->n_stored >= s->max) {
 		if (!s->full)
 			log_error("the keeper's store is full (%u descriptors): what is made from "
@@ -197,7 +210,7 @@ void store_drop_number(struct store *s, enum stored kind, unsigned number)
 	char name[STORE_NAME_MAX];
 	int r;
 
-	if (!store_is_kept(s) || number == 0)
+	if (!s || s->keeper.fd < 0 || number == 0)
 		return;
 	format_name(kind, number, name);
 	r = fdstore_remove(&s->keeper, name);
@@ -218,7 +231,7 @@ void store_drop(struct store *s, int fd)
 
 void store_barrier(struct store *s)
 {
-	if (!store_is_kept(s) || s->no_barrier)
+	if (!s || s->keeper.fd < 0 || s->no_barrier)
 		return;
 	/* A keeper that knows no barrier is not waited for again. */
 	if (fdstore_barrier(&s->keeper, BARRIER_USEC) < 0) {
@@ -281,6 +294,69 @@ unsigned store_discard_rest(struct store *s)
 	if (s)
 		s->n_received = 0;
 	return n;
+}
+
+/* --- over an exec --------------------------------------------------------- */
+
+int store_begin_exec(struct store **s)
+{
+	struct activation nothing = {.sockets = NULL};
+	int r = 0;
+
+	if (!*s)
+		r = store_alloc(&nothing, s);
+	if (r >= 0)
+		(*s)->exec = true;
+	return r;
+}
+
+void store_end_exec(struct store *s)
+{
+	if (s)
+		s->exec = false;
+}
+
+unsigned store_lend(struct store *s, enum stored kind, int fd)
+{
+	unsigned number = s->last_number % NUMBER_MAX + 1;
+
+	if (fd < 0 || remember(s, fd, kind, number) < 0)
+		return 0;
+	return s->last_number = number;
+}
+
+void store_unlend(struct store *s, int fd)
+{
+	if (store_number(s, fd) > 0)
+		s->by_fd[fd].number = 0;
+}
+
+enum stored store_kind(const struct store *s, int fd)
+{
+	return s->by_fd[fd].kind;
+}
+
+int store_list(const struct store *s, struct reexec_fd **ret, size_t *ret_n, char **ret_names)
+{
+	_cleanup_free_ struct reexec_fd *list = calloc(s->by_fd_capacity + 1, sizeof(*list));
+	_cleanup_free_ char *names = calloc(s->by_fd_capacity + 1, STORE_NAME_MAX);
+	size_t n = 0;
+
+	if (!list || !names)
+		return -ENOMEM;
+	for (size_t fd = 0; fd < s->by_fd_capacity; fd++) {
+		char *name = names + n * STORE_NAME_MAX;
+
+		/* Of some that were dropped by number only it is not known that they are closed. */
+		if (s->by_fd[fd].number == 0 || fcntl((int)fd, F_GETFD) < 0)
+			continue;
+		format_name(s->by_fd[fd].kind, s->by_fd[fd].number, name);
+		list[n++] = (struct reexec_fd){.fd = (int)fd, .name = name};
+	}
+	*ret = TAKE_PTR(list);
+	*ret_names = TAKE_PTR(names);
+	*ret_n = n;
+	return 0;
 }
 
 void store_figures(const struct store *s, struct store_figures *ret)

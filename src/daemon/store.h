@@ -18,6 +18,7 @@
 
 #include "base/error.h"
 #include "sys/activation.h"
+#include "sys/reexec.h"
 
 enum stored {
 	STORED_LISTENER = 'l',
@@ -29,6 +30,7 @@ enum stored {
 	STORED_EXECUTABLE = 'e', /* of a snapshot */
 	STORED_CONTROL = 'c',	 /* the control socket */
 	STORED_STATE = 's',
+	STORED_CONNECTION = 'k', /* of the control socket; over an exec only */
 };
 
 /* The keeper has room for so many; systemd's needs FileDescriptorStoreMax= to be as large. */
@@ -87,6 +89,27 @@ bool store_has(const struct store *s, const char *key);
 void store_forget(struct store *s, const char *prefix);
 /* Write what has changed. A failure is logged once, and tried again the next time. */
 void store_commit(struct store *s);
+
+/* --- over an exec of this process (reexec.h) --- */
+
+/* Until store_end_exec() there is a store also without a keeper (*s is made): descriptors have
+ * numbers and the state is written, both for the next image of this process. 0 or -ENOMEM. */
+int store_begin_exec(struct store **s);
+void store_end_exec(struct store *s);
+/* A number for a descriptor that has none, without giving it to the keeper. 0: out of memory. */
+unsigned store_lend(struct store *s, enum stored kind, int fd);
+/* That one is nobody's to have any more. */
+void store_unlend(struct store *s, int fd);
+/* The kind under which it is stored; only where it has a number. */
+enum stored store_kind(const struct store *s, int fd);
+/* Was everything that was noted written? */
+bool store_is_written(const struct store *s);
+/* All descriptors that have a number, and are open. *ret and *ret_names (which it points to) are
+ * the caller's to free. 0 or -ENOMEM. */
+int store_list(const struct store *s, struct reexec_fd **ret, size_t *ret_n, char **ret_names);
+/* A copy of the state as it was last written, for somebody to try it. fd or -errno; -EIO: it could
+ * not be written. */
+int store_copy_state(const struct store *s);
 
 struct store_figures {
 	unsigned n_stored;	     /* descriptors */

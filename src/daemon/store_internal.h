@@ -24,6 +24,7 @@ struct store {
 	struct fdstore keeper;
 	unsigned max, n_stored, last_number;
 	bool full, failed, no_barrier; /* reported already */
+	bool exec;		       /* of the next image of this process */
 	struct store_entry *by_fd;
 	size_t by_fd_capacity;
 	struct store_received *received;

@@ -331,3 +331,30 @@ void store_commit(struct store *s)
 	}
 	buffer_consume(&s->pending, s->pending.len);
 }
+
+int store_copy_state(const struct store *s)
+{
+	_cleanup_close_ int fd = -1;
+
+	if (s->state_fd < 0 || s->write_failed)
+		return -EIO;
+	fd = state_file_new();
+	if (fd < 0)
+		return fd;
+	for (unsigned i = 0; i < STATE_FILE_SLOTS; i++) {
+		_cleanup_free_ void *data = NULL;
+		size_t len = 0;
+		int r = state_file_read(s->state_fd, i, &data, &len);
+
+		if (r >= 0)
+			r = state_file_write(fd, i, 0, data, len);
+		if (r < 0)
+			return r;
+	}
+	return TAKE_FD(fd);
+}
+
+bool store_is_written(const struct store *s)
+{
+	return s->state_fd >= 0 && !s->write_failed && s->pending.len == 0;
+}
