@@ -86,6 +86,10 @@ find_missing()
 	[ "$verb" = check ] || return 0
 	need python3-pytest have_pytest
 	need iproute2 have_command ip
+	# Only to be booted in namespaces, by tests/systemd/guest.
+	need systemd test -x /lib/systemd/systemd
+	need dbus have_command dbus-daemon
+	need mount have_command mount
 	need curl have_command curl
 	need clang-format have_command clang-format
 	need gunicorn have_command gunicorn

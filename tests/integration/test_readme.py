@@ -4,8 +4,9 @@ demonstration's transcript is what the demonstration prints.
 
 Commands are the lines after "$ " in fenced `console` blocks; what follows until the next one is their
 output, where "..." stands for any lines. A comment before a block says what it is besides that:
-<!-- file: NAME --> its text is written to NAME, <!-- demo --> the demonstration prints it, <!-- not run:
-WHY --> for blocks that another test covers or that need another machine."""
+<!-- file: NAME --> its text is written to NAME, <!-- demo --> the demonstration prints it, <!-- systemd -->
+and <!-- systemd file: NAME --> the same in tests/systemd/, <!-- not run: WHY --> for blocks that another
+test covers or that need another machine."""
 
 import os
 import re
@@ -136,9 +137,9 @@ def checkout(request):
 
 def test_the_blocks_are_known():
     kinds = {kind for _, kind, _ in blocks()}
-    assert kinds <= {"console", "sh", "yaml", "text"}, kinds
+    assert kinds <= {"console", "ini", "sh", "yaml", "text"}, kinds
     for note, kind, text in blocks():
-        assert not note or re.match(r"file: \S+$|demo$|not run: .+", note), note
+        assert not note or re.match(r"file: \S+$|demo$|not run: .+|systemd( file: \S+)?$", note), note
         if kind == "sh":
             assert note.startswith("not run: "), f"nobody runs this:\n{text}"
 

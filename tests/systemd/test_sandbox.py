@@ -76,8 +76,8 @@ def test_another_user_without_root(unit):
 
 def test_control_socket(unit):
     one = unit(name="hardened", start=False)
-    machine.drop_in(one.unit, "[Service]\nExecStart=\nExecStart=/usr/local/sbin/tenured -c "
-                              "/etc/tenured/hardened.yaml --socket /srv/control.sock\n")
+    command = f"{machine.program()} -c {one.config_path} --socket /srv/control.sock"
+    machine.drop_in(one.unit, f"[Service]\nExecStart=\nExecStart={command}\n")
     one.config = {"services": {"web": worker_service(free_port())}}
     one.write_config()
     assert one.systemctl("start", check=None).returncode != 0

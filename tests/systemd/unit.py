@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import machine
-from daemon import Daemon, Manners, worker_service
+from daemon import SANITIZER, Daemon, Manners, worker_service
 from harness import wait_until
 
 
@@ -89,6 +89,7 @@ class Unit(Daemon):
         assert self.show("Result") == "success", self.log
         machine.wait_until_gone(below, 0.5)
         assert not self.processes()
+        assert not SANITIZER.search(self.log), self.log
         assert self.show("NFileDescriptorStore") == "0"
         assert not self.socket_path.exists()
 
@@ -104,11 +105,4 @@ def web_config(listen, *options, manners=None, **keys):
     return {"services": {"web": worker_service(listen, *options, manners=manners, **keys)}}
 
 
-def wait_active(path, timeout=10.0):
-    deadline = time.monotonic() + timeout
-    while not Path(path).exists():
-        assert time.monotonic() < deadline, f"{path} does not come"
-        time.sleep(0.01)
-
-
-__all__ = ["Manners", "Unit", "wait_active", "web_config"]
+__all__ = ["Manners", "Unit", "web_config"]
