@@ -188,16 +188,32 @@ static struct journal_field field(const char *name, const char *value)
 	return (struct journal_field){.name = name, .value = value, .len = strlen(value)};
 }
 
+/* By the way that it is the news of: another one may be free while that is full. */
+static void tell_journal_dropped(void)
+{
+	struct journal_field fields[3];
+	char text[64];
+
+	(void)snprintf(text, sizeof(text), "%llu lines of output were dropped", state.dropped);
+	fields[0] = field("MESSAGE", text);
+	fields[1] = field("PRIORITY", "4");
+	fields[2] = field("SYSLOG_IDENTIFIER", "tenured");
+	if (journal_send(state.journal_fd, state.journal_path, fields, ARRAY_SIZE(fields)) >= 0)
+		state.dropped = 0;
+}
+
 /* False: it is for stderr. */
 static bool to_journal(const struct journal_field *fields, size_t n)
 {
 	int r;
 
-	if (state.journal_fd < 0 || (state.dropped > 0 && !tell_dropped()))
+	if (state.journal_fd < 0)
 		return false;
 	r = journal_send(state.journal_fd, state.journal_path, fields, n);
 	if (r == -EAGAIN)
 		state.dropped++;
+	else if (r >= 0 && state.dropped > 0)
+		tell_journal_dropped();
 	return r >= 0 || r == -EAGAIN;
 }
 

@@ -7,9 +7,11 @@
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 
+#include "core/effect.h"
 #include "unit.h"
 
 enum { PIPE_SIZE = 64 << 10, LONG_LINE = 8 << 10 };
@@ -137,6 +139,97 @@ START_TEST(priorities_for_the_journal)
 	setenv("JOURNAL_STREAM", "nonsense", 1);
 	log_init(LOG_INFO);
 	ck_assert(!log_is_journal());
+}
+END_TEST
+
+/* A journal in our place: a datagram socket at a path of its own. */
+static int open_journal(char path[static 64])
+{
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	(void)snprintf(path, 64, "/tmp/tenured-test-journal.%d", (int)getpid());
+	(void)unlink(path);
+	memcpy(at.sun_path, path, strlen(path));
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	return fd;
+}
+
+static void expect_entry(int fd, const char *text, size_t len)
+{
+	char entry[LONG_LINE];
+	ssize_t n = recv(fd, entry, sizeof(entry) - 1, 0);
+
+	ck_assert_msg(
+		n == (ssize_t)len && memcmp(entry, text, len) == 0, "%.*s", (int)MAX(n, 0), entry);
+}
+#define EXPECT_ENTRY(fd, text) expect_entry(fd, text, sizeof(text) - 1)
+
+START_TEST(fields_for_the_journal)
+{
+	_cleanup_close_ int stream = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600), journal;
+	struct log_subject about = {.service = "web",
+		.generation = 8,
+		.worker = 1,
+		.event = "worker-respawn",
+		.message_id = "0123456789abcdef0123456789abcdef"};
+	char path[64], entry[256], byte;
+	unsigned lost;
+	ssize_t n;
+
+	set_journal_stream(stream, 0);
+	log_to(stream);
+	journal = open_journal(path);
+	log_use_journal(path);
+	log_warning("careful");
+	EXPECT_ENTRY(journal, "MESSAGE=careful\nPRIORITY=4\nSYSLOG_IDENTIFIER=tenured\n");
+	log_event(LOG_NOTICE, &about, "ended");
+	EXPECT_ENTRY(journal, "MESSAGE=ended\nPRIORITY=5\nSYSLOG_IDENTIFIER=tenured\n"
+			      "TENURED_SERVICE=web\nTENURED_GENERATION=8\nTENURED_WORKER=1\n"
+			      "TENURED_EVENT=worker-respawn\n"
+			      "MESSAGE_ID=0123456789abcdef0123456789abcdef\n");
+	/* Anything may be in a line; with its length before it where it must be. */
+	ck_assert(log_worker_to_journal(LOG_ERR, "web", 8, 1, "a\nb", 3));
+	EXPECT_ENTRY(journal, "MESSAGE\n\3\0\0\0\0\0\0\0a\nb\nPRIORITY=3\nSYSLOG_IDENTIFIER=web\n"
+			      "TENURED_SERVICE=web\nTENURED_GENERATION=8\nTENURED_WORKER=1\n");
+	ck_assert_str_eq(content(stream), "");
+
+	/* One that does not read is not waited for, and told what it has missed. */
+	for (unsigned i = 0; i < 100000; i++)
+		log_info("a line that nobody will ever read, number %u", i);
+	ck_assert_str_eq(content(stream), "");
+	while (recv(journal, &byte, 1, MSG_TRUNC) > 0)
+		;
+	log_info("after");
+	EXPECT_ENTRY(journal, "MESSAGE=after\nPRIORITY=6\nSYSLOG_IDENTIFIER=tenured\n");
+	n = recv(journal, entry, sizeof(entry) - 1, 0);
+	ck_assert_int_gt(n, 0);
+	entry[n] = '\0';
+	ck_assert_int_eq(
+		sscanf(entry, "MESSAGE=%u lines of output were dropped\nPRIORITY=4", &lost), 1);
+	ck_assert_uint_gt(lost, 90000);
+	ck_assert_int_lt(recv(journal, entry, sizeof(entry), 0), 0);
+	ck_assert_str_eq(content(stream), "");
+
+	/* When it is gone, there is still stderr. */
+	(void)unlink(path);
+	ck_assert_int_eq(ftruncate(stream, 0), 0);
+	ck_assert_int_eq(lseek(stream, 0, SEEK_SET), 0);
+	log_error("gone");
+	ck_assert_str_eq(content(stream), "<3>gone\n");
+	ck_assert(!log_worker_to_journal(LOG_ERR, "web", 8, 1, "x", 1));
+}
+END_TEST
+
+START_TEST(no_journal_no_fields)
+{
+	_cleanup_close_ int fd = log_to_file();
+	struct log_subject about = {.service = "web", .worker = NO_WORKER};
+
+	log_use_journal("/nowhere");
+	log_event(LOG_NOTICE, &about, "started");
+	ck_assert_str_eq(content(fd), "tenured: started\n");
+	ck_assert(!log_worker_to_journal(LOG_ERR, "web", 8, 1, "x", 1));
 }
 END_TEST
 
@@ -365,9 +458,10 @@ END_TEST
 
 int main(void)
 {
-	const TTest *const tests[] = {plain, priorities_for_the_journal, time_on_a_terminal,
-		one_line_whatever_is_in_it, lines_of_workers, a_full_pipe, a_nearly_full_pipe,
-		a_pipe_of_somebody_else, a_full_socket, a_reader_that_is_gone};
+	const TTest *const tests[] = {plain, priorities_for_the_journal, fields_for_the_journal,
+		no_journal_no_fields, time_on_a_terminal, one_line_whatever_is_in_it,
+		lines_of_workers, a_full_pipe, a_nearly_full_pipe, a_pipe_of_somebody_else,
+		a_full_socket, a_reader_that_is_gone};
 	TCase *tcase = tcase_create("log");
 	Suite *suite = suite_create("log");
 	SRunner *runner;
