@@ -9,6 +9,7 @@
 #include "daemon/listener_refused.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
+#include "daemon/restore_blind.h"
 #include "daemon/state_save.h"
 #include "sys/listen.h"
 #include "sys/process.h"
@@ -166,13 +167,17 @@ static int open_held(struct listener *l, struct error *ret_error)
 	struct listen_options o;
 	int r;
 
+	fd = blind_take(l->service->manager->blind, &l->config.address);
 	if (address_is_unix(&l->config.address)) {
-		fd = listener_open_unix(l, ret_error);
+		if (fd < 0)
+			fd = listener_open_unix(l, ret_error);
 		if (fd < 0)
 			return fd;
 		r = listen_path_identity(&l->config.address, &l->dev, &l->ino);
 		if (r == -EOPNOTSUPP || r == -EINVAL)
 			r = 0; /* an abstract name has no path */
+	} else if (fd >= 0) {
+		r = listen_start(fd, l->config.backlog);
 	} else {
 		options_of(l, &o);
 		fd = listen_open_first(&l->config.address, &o, NULL);
@@ -215,10 +220,25 @@ void listener_choose_kind(struct listener *l, bool may_group)
 		l->kind = LISTENER_GROUP;
 }
 
+/* A group that an earlier daemon made, of which nobody knows who is where: ours come behind. */
+static int open_beside(struct listener *l, unsigned lane)
+{
+	int r = listener_guard_meet(l);
+	size_t mark = l->lanes.n;
+
+	for (unsigned i = 0; r >= 0 && i < LISTENER_LANES_AT_START; i++)
+		for (unsigned slot = 0; r >= 0 && slot < listener_slots_at_start(l); slot++)
+			r = listener_add_member(l, i == 0 ? lane : i - (i <= lane), slot);
+	return r < 0 ? r : listener_guard_settle(l, mark);
+}
+
 static int open_own(struct listener *l, bool may_group, unsigned lane, struct error *ret_error)
 {
 	listener_choose_kind(l, may_group);
-	return l->kind == LISTENER_GROUP ? open_group(l, lane) : open_held(l, ret_error);
+	if (l->kind == LISTENER_HELD)
+		return open_held(l, ret_error);
+	return blind_has(l->service->manager->blind, &l->config.address) ? open_beside(l, lane)
+									 : open_group(l, lane);
 }
 
 static int open_inherited(

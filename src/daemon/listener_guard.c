@@ -8,11 +8,10 @@
 
 #include <arpa/inet.h>
 
-#include "daemon/listener_internal.h"
+#include "daemon/listener.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
 #include "daemon/state_save.h"
-#include "daemon/state_tables.h"
 #include "sys/listen.h"
 #include "sys/process.h"
 #include "sys/sockdiag.h"
@@ -21,9 +20,8 @@
 #define LOOK_AGAIN_USEC (3 * USEC_PER_SEC)
 enum {
 	REPORTS_MAX = 16, /* strangers at a time whose processes are looked for */
-	GUARDS_MAX = 256,
-	FOREIGN_MAX = 65536, /* that a saved state may have */
-	TRIES = 50,	     /* until nobody joins at the same moment */
+	GUARDS_MAX = LISTENER_GUARDS_MAX,
+	TRIES = 50, /* until nobody joins at the same moment */
 };
 
 /* --- who is who ----------------------------------------------------------------------------- */
@@ -240,7 +238,7 @@ static void forget(struct listener *l, size_t i)
 	note(l);
 }
 
-static int meet(struct listener *l, const struct sockdiag_listener *s, bool member)
+static int meet(struct listener *l, const struct sockdiag_listener *s, bool member, bool silent)
 {
 	struct listener_guard *g = &l->guard;
 	struct listener_foreign *f;
@@ -257,12 +255,32 @@ static int meet(struct listener *l, const struct sockdiag_listener *s, bool memb
 		.address = s->address,
 		.uid = s->uid,
 		.member = member,
-		.silent = s->connected || g->n_foreign > REPORTS_MAX,
+		.silent = silent || s->connected || g->n_foreign > REPORTS_MAX,
 	};
 	if (!f->silent)
 		report(l, f);
 	note(l);
 	return 0;
+}
+
+int listener_guard_meet(struct listener *l)
+{
+	_cleanup_free_ struct sockdiag_listener *list = NULL;
+	struct manager *m = l->service->manager;
+	const struct address *a = &l->config.address;
+	size_t n = 0;
+	int r;
+
+	if (m->sockdiag_fd < 0)
+		return -EOPNOTSUPP;
+	r = a->kind == ADDRESS_UDP ? sockdiag_datagrams(m->sockdiag_fd, address_port(a), &list, &n)
+				   : sockdiag_listeners(m->sockdiag_fd, address_port(a), &list, &n);
+	for (size_t i = 0; r >= 0 && i < n; i++) {
+		if (!same_ip(a, &list[i].address) || (list[i].connected && m->connected_leaves))
+			continue;
+		r = meet(l, &list[i], true, true);
+	}
+	return r;
 }
 
 /* What the kernel says now. */
@@ -384,7 +402,7 @@ static int look(struct listener *l)
 			forget(l, i);
 	for (size_t i = 0; r >= 0 && i < v.n; i++)
 		if (is_new(l, &v, &v.list[i], &member))
-			r = meet(l, &v.list[i], member);
+			r = meet(l, &v.list[i], member, false);
 	return r;
 }
 
@@ -504,105 +522,4 @@ void listener_guard_done(struct listener *l)
 	while (l->guard.n_fds > 0)
 		close_guard(l);
 	listener_guard_leave(l);
-}
-
-void listener_guard_leave(struct listener *l)
-{
-	struct listener_guard *g = &l->guard;
-
-	for (size_t i = 0; i < g->n_fds; i++) {
-		listener_watch_drop(l, g->fds[i]);
-		close_fd(g->fds[i]);
-	}
-	free(g->fds);
-	for (size_t i = 0; i < g->n_foreign; i++)
-		free(g->foreign[i].program);
-	free(g->foreign);
-	*g = (struct listener_guard){.foreign = NULL};
-}
-
-/* --- the next daemon ------------------------------------------------------------------------ */
-
-json_t *listener_guard_save(const struct listener *l)
-{
-	const struct listener_guard *g = &l->guard;
-	json_t *guards = json_array(), *foreign = json_array();
-
-	for (size_t i = 0; i < g->n_fds; i++)
-		(void)json_array_append_new(
-			guards, json_integer(store_number(l->service->manager->store, g->fds[i])));
-	for (size_t i = 0; i < g->n_foreign; i++)
-		(void)json_array_append_new(
-			foreign, state_save(&state_table_foreign, &g->foreign[i]));
-	return json_pack("{s:o?, s:o?}", "guards", guards, "foreign", foreign);
-}
-
-static int restore_foreign(struct listener_guard *g, const json_t *list)
-{
-	size_t n = json_array_size(list);
-
-	if (n > FOREIGN_MAX)
-		return -EBADMSG;
-	g->foreign = calloc(n + 1, sizeof(*g->foreign));
-	if (!g->foreign)
-		return -ENOMEM;
-	g->foreign_capacity = n + 1;
-	for (size_t i = 0; i < n; i++) {
-		int r;
-
-		g->n_foreign++;
-		r = state_load(&state_table_foreign, json_array_get(list, i), &g->foreign[i]);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-int listener_guard_restore(struct listener *l, const json_t *value)
-{
-	const json_t *guards = json_object_get(value, "guards");
-	size_t n = json_array_size(guards), n_others = 0;
-	struct listener_guard *g = &l->guard;
-	int r = restore_foreign(g, json_object_get(value, "foreign"));
-
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < l->lanes.n; i++)
-		n_others += l->lanes.sockets[i].lane == LANES_OTHER;
-	if (n > GUARDS_MAX || (l->kind == LISTENER_GROUP && n_others != n + members(g)))
-		return -EBADMSG;
-	g->fds = calloc(n + 1, sizeof(*g->fds));
-	if (!g->fds)
-		return -ENOMEM;
-	g->fds_capacity = n + 1;
-	for (size_t i = 0; i < n; i++) {
-		json_int_t number = json_integer_value(json_array_get(guards, i));
-		int fd = number > 0 && number <= UINT32_MAX
-				 ? store_take(l->service->manager->store, STORED_LISTENER,
-					   (unsigned)number)
-				 : -1;
-
-		if (fd >= 0)
-			g->fds[g->n_fds++] = fd;
-	}
-	return 0;
-}
-
-int listener_guard_watch(struct listener *l)
-{
-	struct listener_guard *g = &l->guard;
-	size_t n_others = 0, known = members(g) + g->n_fds;
-	int r = 0;
-
-	for (size_t i = 0; r >= 0 && i < g->n_fds; i++) {
-		r = listener_watch_add(l, g->fds[i]);
-		if (r >= 0)
-			l->watches[l->n_watches - 1]->lane = LANES_OTHER;
-	}
-	for (size_t i = 0; i < l->lanes.n; i++)
-		n_others += l->lanes.sockets[i].lane == LANES_OTHER;
-	/* Guards that nobody had any more. */
-	if (l->kind == LISTENER_GROUP && n_others > known)
-		(void)lanes_others_left(&l->lanes, n_others - known);
-	return r;
 }

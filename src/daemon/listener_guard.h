@@ -24,6 +24,8 @@ struct listener_foreign {
 	bool silent; /* a connected UDP socket: it gets its own peer's only, but may have a place */
 };
 
+enum { LISTENER_GUARDS_MAX = 256 };
+
 /* What listener_guard.c knows of a listener. */
 struct listener_guard {
 	struct listener_foreign *foreign;
@@ -50,7 +52,11 @@ bool listener_guard_is_alone(const struct listener *l);
  * joins it, in a group that has no program, and gets what is for others. */
 bool listener_guard_catches(struct listener *l);
 void listener_guard_done(struct listener *l);
-/* The next daemon goes on with all of it: forget it, and close our descriptors only. */
+/* Before any of ours has joined: whoever is at our very address is one of the others, in whatever
+ * order. They are an earlier daemon's, so nobody is warned. 0 or -errno. */
+int listener_guard_meet(struct listener *l);
+/* listener_guard_restore.c. The next daemon goes on with all of it: forget it, and close our
+ * descriptors only. */
 void listener_guard_leave(struct listener *l);
 /* What is known, as a value to be saved. NULL: out of memory. */
 json_t *listener_guard_save(const struct listener *l);

@@ -20,6 +20,7 @@
 #include "daemon/ready.h"
 #include "daemon/reexec.h"
 #include "daemon/restore.h"
+#include "daemon/restore_blind.h"
 #include "daemon/state_save.h"
 #include "daemon/strays.h"
 #include "daemon/unit.h"
@@ -418,6 +419,8 @@ static int make_services(struct manager *m, struct error *ret_error)
 	if (!m->config)
 		return error_set(ret_error, -EINVAL, "there is no configuration that can be used");
 	make_instance(m);
+	if (m->store && blind_new(m, &m->blind) < 0)
+		return error_set(ret_error, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < m->config->n_services; i++) {
 		int q = add_service(m, &m->config->services[i], ret_error);
 		if (q < 0)
@@ -509,6 +512,7 @@ struct manager *manager_free(struct manager *m)
 	for (size_t i = 0; i < m->n_services; i++)
 		manager_service_free(m->services[i]);
 	free(m->services);
+	blind_free(m->blind);
 	connections_counter_free(m->counter);
 	if (m->control) {
 		control_server_flush(m->control, 200 * USEC_PER_MSEC);
@@ -587,6 +591,7 @@ int manager_run(struct manager *m)
 	else if (!start_services(m))
 		return EXIT_FAILURE;
 	reexec_done(m);
+	blind_begin(m->blind);
 	manager_changed(m);
 	/* Reading the configuration took memory that is not needed again. */
 	(void)malloc_trim(0);

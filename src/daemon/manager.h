@@ -23,8 +23,10 @@
 struct manager;
 struct worker_process;
 struct output_hub;
-struct unit; /* unit.h */
+struct unit;  /* unit.h */
+struct blind; /* restore_blind.h */
 struct saved_service;
+struct worker_store;
 struct connections; /* connections.h */
 struct connection_counter;
 struct list_call; /* control_list.c */
@@ -120,8 +122,9 @@ struct manager_service {
 	bool removing;		/* by reload: forgotten when stopped */
 	bool in_step;		/* effects are being applied */
 	bool changed; /* what is saved of it beside core, listeners and workers: state_save.h */
-	struct saved_service *saved;  /* as it was saved last; NULL: never */
-	struct service_event *events; /* what came up meanwhile */
+	struct saved_service *saved;	   /* as it was saved last; NULL: never */
+	struct worker_store *worker_store; /* what workers had stored; NULL: nothing, ever */
+	struct service_event *events;	   /* what came up meanwhile */
 	size_t n_events, events_capacity;
 };
 
@@ -173,9 +176,10 @@ struct manager {
 	char instance[33];     /* in the environment of workers where there is a keeper; "": none */
 	struct reexec *reexec; /* under way: reexec.h; NULL */
 	struct reexec_loaded *reexec_loaded; /* from the image before us; NULL */
-	char *const *argv; /* the command line, for that. Borrowed; NULL: not to be had */
-	bool trial;	   /* only to see whether all can be restored: nothing is touched */
-	bool restored;	   /* there may be processes of an earlier daemon */
+	char *const *argv;   /* the command line, for that. Borrowed; NULL: not to be had */
+	bool trial;	     /* only to see whether all can be restored: nothing is touched */
+	bool restored;	     /* there may be processes of an earlier daemon */
+	struct blind *blind; /* what an earlier daemon left, and nobody knows; NULL: nothing */
 	sd_event_source *steer_timer; /* programs are attached again once a minute */
 	sd_event_source *tidy;	      /* deferred: forget what has stopped */
 	const char
@@ -288,7 +292,7 @@ struct manager_generation *manager_service_generation(
 	const struct manager_service *s, unsigned number);
 struct worker_process *manager_service_worker(
 	const struct manager_service *s, unsigned generation, unsigned index);
-/* Where connections of preview_from go now. */
+/* service_steer.c. Where connections of preview_from go now. */
 void manager_service_preview(struct manager_service *s);
 /* Attach all programs again, watch idle sockets. */
 void manager_service_steer(struct manager_service *s);

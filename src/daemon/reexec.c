@@ -11,6 +11,7 @@
 #include "daemon/restore.h"
 #include "daemon/state_save.h"
 #include "daemon/worker_process.h"
+#include "daemon/worker_store.h"
 #include "sys/process.h"
 #include "sys/spawn.h"
 
@@ -79,6 +80,7 @@ static void lend_service(struct manager_service *s)
 		for (size_t i = 0; l && i < l->guard.n_fds; i++)
 			l->changed |= lend(m, STORED_LISTENER, l->guard.fds[i]);
 	}
+	worker_store_lend(s);
 	for (size_t i = 0; i < s->n_generations; i++)
 		for (unsigned k = 0; k < s->generations[i]->n_workers; k++) {
 			struct worker_process *p = s->generations[i]->workers[k];
@@ -327,6 +329,10 @@ int reexec_request(struct manager *m, struct control_call *call)
 
 	if (m->reexec)
 		return control_call_failed(call, "a new program is being tried already");
+	if (m->blind)
+		return control_call_failed(call,
+			"workers of an earlier daemon, of which little is known, are still ending; "
+			"try again when they are gone");
 	if (!m->argv)
 		return control_call_failed(call, "this daemon cannot be replaced");
 	r = prepare(m, call, &x, &reason);

@@ -27,6 +27,9 @@ int restore_manager(struct manager *m, struct error *ret_error);
 /* The machines go on: what was to be done is done. */
 void restore_resume(struct manager *m);
 
+/* restore_service.c: a service of that name, from its records, into m. 0, -ENOMEM or -EBADMSG (a
+ * part may be there then). */
+int restore_service(struct manager *m, const char *name, const json_t *values);
 /* restore_worker.c: the process of a worker, from its record. Its generation is there. 0, -ENOMEM
  * or -EBADMSG. */
 int worker_restore(

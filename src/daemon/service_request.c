@@ -9,6 +9,7 @@
 #include "daemon/unit.h"
 #include "daemon/verify.h"
 #include "daemon/worker_process.h"
+#include "daemon/worker_store.h"
 
 const char *service_refusal_to_string(int r)
 {
@@ -112,6 +113,7 @@ struct manager_service *manager_service_free(struct manager_service *s)
 	free(s->generations);
 	for (size_t i = 0; i < ARRAY_SIZE(s->listeners); i++)
 		listener_close(s->listeners[i]);
+	s->worker_store = worker_store_free(s);
 	for (size_t i = 0; i < s->n_history; i++)
 		history_entry_done(&s->history[i]);
 	pending_done(&s->queued);

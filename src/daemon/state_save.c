@@ -9,6 +9,7 @@
 #include "daemon/output.h"
 #include "daemon/state_tables.h"
 #include "daemon/worker_process.h"
+#include "daemon/worker_store.h"
 
 enum { KEY_SIZE = CONFIG_NAME_MAX + 40, SEQUENCES_AT_ONCE = 1024 };
 
@@ -393,6 +394,14 @@ static void save_meta(struct manager_service *s)
 	s->changed = false;
 }
 
+static void save_stored(struct manager_service *s)
+{
+	char key[KEY_SIZE];
+
+	snprintf(key, sizeof(key), "s/%s/stored", s->name);
+	store_set(s->manager->store, key, worker_store_save(s));
+}
+
 static void note_service(struct manager_service *s)
 {
 	if (!saved_of(s)) {
@@ -407,6 +416,8 @@ static void note_service(struct manager_service *s)
 	forget_generations(s);
 	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
 		save_listener(s, id);
+	if (worker_store_changed(s))
+		save_stored(s);
 	if (s->changed)
 		save_meta(s);
 }

@@ -2,13 +2,16 @@
 /* What the daemon knows, written into the store so that the next one can go on with it (restore.h).
  * The records, all JSON objects:
  *
- *     m                 the manager: names of the services in order, control and on_terminate of
- * the configuration, boot id, numbers that must not be used again s/SERVICE/core    struct service:
- * who serves, the rollout, recycling s/SERVICE/meta    configurations, history, what waits, the
- * last failure s/SERVICE/gN      generation N: core's part, who asked for it, its snapshot's number
- *     s/SERVICE/wN.I    worker I of it: core's part, its process, its descriptors' numbers
- *     s/SERVICE/pN      a snapshot, with its descriptors' numbers
- *     s/SERVICE/lN      listener N: configuration, and the kernel's array as it should be
+ *   m                 the manager: names of the services in order, control and on_terminate of the
+ *                     configuration, boot id, numbers that must not be used again
+ *   s/SERVICE/core    struct service: who serves, the rollout, recycling
+ *   s/SERVICE/meta    configurations, history, what waits, the last failure
+ *   s/SERVICE/stored  what workers had stored, with its descriptors' numbers
+ *   s/SERVICE/gN      generation N: core's part, who asked for it, its snapshot's number
+ *   s/SERVICE/wN.I    worker I of it: core's part, its process, its descriptors' numbers
+ *   s/SERVICE/pN      a snapshot, with its descriptors' numbers
+ *   s/SERVICE/lN      listener N: configuration, the kernel's array as it should be, strangers in
+ * it
  *
  * Written is only what differs from what was written before; for workers that is found by comparing
  * memory, so that a step of a service with a thousand of them stays cheap. */

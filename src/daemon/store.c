@@ -9,10 +9,12 @@
 #include "daemon/log.h"
 
 #define BARRIER_USEC (2 * USEC_PER_SEC)
+/* Places that are left for listeners. */
+enum { RESERVED_MAX = 512 };
 /* Numbers begin again after that many; by then the first ones are long gone. */
 enum { NUMBER_MAX = 36 * 36 * 36 * 36 * 36 - 1 };
 
-static const char kinds[] = "lipnodecsk";
+static const char kinds[] = "lipnodecskw";
 
 static void format_name(enum stored kind, unsigned number, char *ret)
 {
@@ -173,16 +175,25 @@ static void keeper_failed(struct store *s, int r)
 	s->failed = true;
 }
 
+/* Without these a client would notice; of all else there is a way back. */
+static bool is_needed(enum stored kind)
+{
+	return kind == STORED_LISTENER || kind == STORED_INHERITED || kind == STORED_STATE ||
+	       kind == STORED_CONTROL;
+}
+
 unsigned store_add(struct store *s, enum stored kind, int fd)
 {
 	char name[STORE_NAME_MAX];
+	unsigned reserved;
 	int r;
 
 	if (!store_is_kept(s) || fd < 0)
 		return 0;
 	if (s->keeper.fd < 0)
 		return store_lend(s, kind, fd);
-	if (s->n_stored >= s->max) {
+	reserved = is_needed(kind) ? 0 : MIN((unsigned)RESERVED_MAX, s->max / 2);
+	if (s->n_stored >= s->max - reserved) {
 		if (!s->full)
 			log_error("the keeper's store is full (%u descriptors): what is made from "
 				  "now on does not survive if this process is killed",

@@ -31,6 +31,7 @@ enum stored {
 	STORED_CONTROL = 'c',	 /* the control socket */
 	STORED_STATE = 's',
 	STORED_CONNECTION = 'k', /* of the control socket; over an exec only */
+	STORED_WORKER = 'w',	 /* that a worker asked to be kept for it: worker_store.h */
 };
 
 /* The keeper has room for so many; systemd's needs FileDescriptorStoreMax= to be as large. */

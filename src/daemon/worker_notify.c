@@ -4,6 +4,7 @@
 #include "daemon/log.h"
 #include "daemon/ready.h"
 #include "daemon/worker_process.h"
+#include "daemon/worker_store.h"
 #include "sys/notify_socket.h"
 #include "sys/process.h"
 #include "wire/notify.h"
@@ -108,8 +109,7 @@ int worker_notify_dispatch(sd_event_source *source, int fd, uint32_t revents, vo
 	for (int i = 0; i < DATAGRAMS_AT_ONCE && p->notify_fd == fd; i++) {
 		if (notify_socket_receive(fd, &d) < 0)
 			break;
-		/* A barrier is answered by closing what came with it; nothing is stored for workers
-		 * in this version. */
+		/* A barrier is answered by closing what came with it. */
 		if (!sender_is_ours(p, manager_service_generation(p->service, p->generation), &d)) {
 			log_debug("%s: a message to worker %u's notify socket came from process "
 				  "%d, which is none of its own, ignoring",
@@ -118,6 +118,7 @@ int worker_notify_dispatch(sd_event_source *source, int fd, uint32_t revents, vo
 			continue;
 		}
 		notify_parse(d.data, d.len, d.truncated, &m);
+		worker_store_handle(p->service, p->index, &m, &d);
 		notify_datagram_close(&d);
 		handle(p, &m);
 	}

@@ -11,6 +11,7 @@
 #include "daemon/ready.h"
 #include "daemon/sandbox.h"
 #include "daemon/state_save.h"
+#include "daemon/worker_store.h"
 #include "sys/notify_socket.h"
 #include "sys/process.h"
 #include "sys/spawn.h"
@@ -18,8 +19,8 @@
 /* How long a parent may take to reap a process that has ended. */
 #define LOOK_AGAIN_USEC (2 * USEC_PER_MSEC)
 enum { EXIT_LOOKS_MAX = 50 };
-/* The listeners' descriptors, 0-2, and nothing else. */
-enum { SPAWN_FDS_MAX = CONFIG_LISTENERS_MAX + 3 };
+/* The listeners' descriptors, 0-2, what was stored for it, and nothing else. */
+enum { SPAWN_FDS_MAX = CONFIG_LISTENERS_MAX + WORKER_STORE_MAX + 3 };
 
 struct worker_process *worker_process_new(
 	struct manager_service *s, unsigned generation, unsigned index)
@@ -341,8 +342,9 @@ static int on_watchdog(sd_event_source *source, uint64_t usec, void *userdata)
 	return 0;
 }
 
+/* stored: how many descriptors follow the listeners', and their names (":a:b"). */
 static int environment_of(struct worker_process *p, const struct manager_generation *g,
-	size_t n_listeners, char ***ret)
+	size_t n_listeners, size_t n_stored, const char *stored, char ***ret)
 {
 	const struct service_config *c = &g->snapshot->config;
 	_cleanup_strv_ char **env = strv_copy(g->snapshot->environment);
@@ -372,7 +374,14 @@ static int environment_of(struct worker_process *p, const struct manager_generat
 			free(names);
 			names = longer;
 		}
-		snprintf(text, sizeof(text), "%zu", n_listeners);
+		if (stored) {
+			char *longer =
+				xasprintf("%s%s", names ? names : "", names ? stored : stored + 1);
+
+			free(names);
+			names = longer;
+		}
+		snprintf(text, sizeof(text), "%zu", n_listeners + n_stored);
 		r = strv_env_set(&env, "LISTEN_FDS", text);
 		if (r >= 0)
 			r = strv_env_set(&env, "LISTEN_FDNAMES", names ? names : "");
@@ -532,8 +541,9 @@ int worker_process_spawn(
 	struct spawn_fd fds[SPAWN_FDS_MAX];
 	struct spawn_result result;
 	enum output_kind output = c->output;
+	_cleanup_free_ char *stored = NULL;
+	size_t n_fds = 0, n_stored = 0;
 	cpu_set_t cpus;
-	size_t n_fds = 0;
 	int r;
 
 	if (!c->output_set)
@@ -563,7 +573,15 @@ int worker_process_spawn(
 		fds[n_fds++] = (struct spawn_fd){write_fd, STDOUT_FILENO};
 		fds[n_fds++] = (struct spawn_fd){write_fd, STDERR_FILENO};
 	}
-	r = environment_of(p, g, c->n_listeners, &env);
+	r = (c->handoff & HANDOFF_LISTEN_FDS) && !(c->handoff & HANDOFF_STDIN)
+		    ? worker_store_list(
+			      p->service, p->index, 3 + (int)c->n_listeners, fds + n_fds, &stored)
+		    : 0;
+	if (r >= 0) {
+		n_stored = (size_t)r;
+		n_fds += n_stored;
+		r = environment_of(p, g, c->n_listeners, n_stored, stored, &env);
+	}
 	if (r < 0)
 		return error_set_errno(
 			ret_error, r, "%s: environment of worker %u", p->service->name, p->index);

@@ -30,8 +30,8 @@ struct worker_process {
 	struct output *output;	   /* captured; NULL: inherited */
 	struct ready_watch *ready; /* while STARTING */
 	bool said_ready;	   /* READY=1 came */
-	bool told_to_go;	   /* the drain signal was sent */
 	bool told_main_pid;	   /* a wrong MAINPID= was logged, once for each process */
+	bool told_to_go;	   /* the drain signal was sent */
 	char *status;		   /* STATUS= */
 	sd_event_source *watchdog_source;
 	uint64_t watchdog_usec;	    /* 0: off */

@@ -25,6 +25,10 @@ int process_family_begin(struct process_family *f, pid_t root);
 int process_family_step(struct process_family *f);
 void process_family_done(struct process_family *f);
 bool process_is_zombie(pid_t pid);
+/* Whose pidfd that is. -ESRCH: it has been reaped; -EINVAL: it is none. */
+int process_of_pidfd(int pidfd, pid_t *ret);
+/* Has it ended, reaped or not? */
+bool process_has_ended(int pidfd);
 /* Does its chain of parents lead to root? True for root itself. */
 bool process_is_descendant(pid_t pid, pid_t root);
 /* "nginx"; the caller frees. This and the environment are still the old ones for a moment after

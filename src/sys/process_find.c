@@ -2,6 +2,7 @@
 /* Processes that are found by what was written down of them, and how they ended. */
 #include <ctype.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
@@ -39,6 +40,35 @@ static int read_field(pid_t pid, unsigned field, uint64_t *ret)
 int process_start_time(pid_t pid, uint64_t *ret)
 {
 	return read_field(pid, FIELD_STARTTIME, ret);
+}
+
+int process_of_pidfd(int pidfd, pid_t *ret)
+{
+	_cleanup_fclose_ FILE *f = NULL;
+	char text[128];
+	unsigned pid;
+
+	(void)snprintf(text, sizeof(text), "/proc/self/fdinfo/%d", pidfd);
+	f = fopen(text, "re");
+	while (f && fgets(text, sizeof(text), f)) {
+		const char *rest = startswith(text, "Pid:");
+
+		if (!rest)
+			continue;
+		text[strcspn(text, "\n")] = '\0';
+		if (parse_uint(rest + strspn(rest, " \t"), 1, INT32_MAX, &pid) < 0)
+			return -ESRCH;
+		*ret = (pid_t)pid;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+bool process_has_ended(int pidfd)
+{
+	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+
+	return poll(&p, 1, 0) > 0;
 }
 
 typedef bool (*process_test_fn)(pid_t pid, const void *argument);

@@ -154,6 +154,18 @@ static bool is_unfinished(const uint8_t *batch, size_t room, uint64_t len)
 	return all_zero(batch + whole, room - whole);
 }
 
+/* Nothing of it was written but a part of its header. */
+static bool is_begun(const uint8_t *batch, size_t room)
+{
+	size_t n = 0, rest = AT_CHECKSUM + sizeof(uint32_t);
+
+	while (n < sizeof(magic) && batch[n] == magic[n])
+		n++;
+	return room >= STATE_HEADER_SIZE && all_zero(batch + rest, room - rest) &&
+	       (n == sizeof(magic) || all_zero(batch + n, room - n)) &&
+	       checksum(batch, NULL, 0) != get32(batch + AT_CHECKSUM);
+}
+
 int state_batch_next(const void *slot, size_t size, size_t *at, struct state_batch *ret)
 {
 	const uint8_t *batch = (const uint8_t *)slot + *at, *payload;
@@ -163,6 +175,8 @@ int state_batch_next(const void *slot, size_t size, size_t *at, struct state_bat
 
 	if (room == 0 || all_zero(batch, MIN(room, (size_t)STATE_HEADER_SIZE)))
 		return room == 0 || all_zero(batch, room) ? 0 : -EBADMSG;
+	if (is_begun(batch, room))
+		return 0;
 	if (room < STATE_HEADER_SIZE || memcmp(batch, magic, sizeof(magic)) != 0)
 		return -EBADMSG;
 	if (get32(batch + AT_FORMAT) != STATE_FORMAT)

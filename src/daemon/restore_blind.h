@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* When the saved state cannot be used: nobody knows any more which socket has which place, and
+ * which process is which worker. But the sockets are there, and who serves them. So services are
+ * started as the configuration says, on sockets that join those that are there; new connections
+ * wait in these from the first moment on until the new workers are ready; the old ones finish what
+ * they have, settle and end. No connection is refused or reset, but for those that the old workers
+ * leave behind.
+ *
+ * Sockets that cannot have others beside them (Unix, `steering: off`) are taken over as they are.
+ */
+#pragma once
+
+#include "daemon/manager.h"
+
+struct blind;
+
+/* Take what the store has, before services are made. 0 or -ENOMEM. *ret: NULL when there is
+ * nothing. */
+int blind_new(struct manager *m, struct blind **ret);
+/* Lets go of everything at once. Returns NULL. */
+struct blind *blind_free(struct blind *b);
+/* The services have been started, or could not be: see to the end of what was before. */
+void blind_begin(struct blind *b);
+/* Does the daemon still have sockets of that address from before? NULL has none. */
+bool blind_has(const struct blind *b, const struct address *a);
+/* One of them, to be used as it is: fd, the caller's; -1: there is none. */
+int blind_take(struct blind *b, const struct address *a);
