@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The machine under test: what `make install` of the build puts there, and its systemd."""
+"""The machine under test: what `make install` of the build has put there, and its systemd."""
 
 import os
 import re
 import shutil
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
@@ -45,17 +44,14 @@ def run(*command, check=True, timeout=120, **more):
 
 def install():
     """Once, into the guest, whose files are gone with it."""
-    with tempfile.TemporaryDirectory() as stage:
-        make = [os.environ.get("MAKE", "make"), "-C", BUILD, "install", f"DESTDIR={stage}"]
-        environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
-        run(*make, env=environment, timeout=300)
-        for folder, place in PLACES.items():
-            for found in Path(stage).rglob(f"lib/{folder}/tenured*"):
-                Path(place).mkdir(parents=True, exist_ok=True)
-                shutil.copy(found, place)
-        # Not the stage itself, whose mode "/" would then have.
-        for found in Path(stage).iterdir():
-            shutil.copytree(found, Path("/", found.name), dirs_exist_ok=True, symlinks=True)
+    stage = Path(os.environ["TENURE_STAGE"])
+    for folder, place in PLACES.items():
+        for found in stage.rglob(f"lib/{folder}/tenured*"):
+            Path(place).mkdir(parents=True, exist_ok=True)
+            shutil.copy(found, place)
+    # Not the stage itself, whose mode "/" would then have.
+    for found in stage.iterdir():
+        shutil.copytree(found, Path("/", found.name), dirs_exist_ok=True, symlinks=True)
     TOOLS.mkdir(parents=True, exist_ok=True)
     for tool in ("worker",):
         shutil.copy(BUILD / "tests" / tool, TOOLS)
