@@ -3,7 +3,7 @@
 
 #include <systemd/sd-daemon.h>
 
-#include "daemon/log.h"
+#include "base/utf8.h"
 #include "daemon/manager.h"
 
 /* The status line follows what happens, but not each of a thousand events. */
@@ -11,6 +11,8 @@
 /* How often more time is asked for, and how much. */
 #define EXTEND_EVERY_USEC (5 * USEC_PER_SEC)
 #define EXTEND_USEC (30 * USEC_PER_SEC)
+
+enum { STATUS_MAX = 1024 };
 
 struct unit {
 	struct manager *manager;
@@ -69,6 +71,7 @@ static void tell(struct unit *u, const char *before)
 {
 	_cleanup_free_ char *status = unit_status(u->manager);
 	const char *error = u->reload_error;
+	char clean[STATUS_MAX];
 
 	if (status && error) {
 		char *longer = xasprintf("Reload failed: %s; %s", error, status);
@@ -78,7 +81,9 @@ static void tell(struct unit *u, const char *before)
 	}
 	if (!status || (*before == '\0' && streq_null(status, u->status)))
 		return;
-	(void)sd_notifyf(0, "%sSTATUS=%s", before, status);
+	/* A line of UTF-8 is all that systemd takes. */
+	(void)utf8_print(status, strlen(status), clean, sizeof(clean));
+	(void)sd_notifyf(0, "%sSTATUS=%s", before, clean);
 	free(u->status);
 	u->status = TAKE_PTR(status);
 }

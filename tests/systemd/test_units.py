@@ -232,3 +232,22 @@ def test_units_are_right():
     done = machine.run("systemd-analyze", "verify", "--man=no", *names, "tenured@x.socket", check=None)
     ours = [line for line in (done.stdout + done.stderr).splitlines() if "tenured" in line]
     assert not ours and done.returncode == 0, done.stdout + done.stderr
+
+
+def test_another_program_in_place(web, load):
+    """What a package's upgrade does: the same process and the same workers, and systemd notices nothing."""
+    one = web(workers=2)
+    running = load(one.port, clients=8)
+    running.wait_for(generation=1, count=100)
+    daemon, pids = one.pid, sorted(one.pids())
+    for _ in range(3):
+        one.ctl("reexec")
+        assert (one.pid, sorted(one.pids())) == (daemon, pids)
+        assert one.show("ActiveState") == "active"
+        running.wait_more(50)
+    assert one.show("NRestarts") == "0"
+    one.config["services"]["web"]["environment"] = {"RELEASE": "2"}
+    one.write_config()
+    one.systemctl("reload")
+    running.wait_for(generation=2)
+    assert_clean(running.stop(), 200, generations=[1, 2])
