@@ -356,10 +356,36 @@ static void worker_run(struct worker *worker)
 	}
 }
 
+/* In the place of a tenured that is to be tried (`tenured --check-state`): what TENURE_TRIAL says.
+ */
+static int trial(void)
+{
+	const char *how = getenv("TENURE_TRIAL");
+
+	if (!how)
+		return EXIT_USAGE;
+	if (strcmp(how, "crash") == 0)
+		(void)raise(SIGSEGV);
+	if (strcmp(how, "hang") == 0)
+		for (;;)
+			(void)pause();
+	if (strcmp(how, "old") == 0) {
+		fputs("tenured 0.0.1: the saved state is not used: a newer version of tenured "
+		      "wrote it\n",
+			stderr);
+		return 1;
+	}
+	/* Otherwise it is content, but not as tenured is. */
+	puts("fine");
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static struct worker worker = {.epoll_fd = -1};
 
+	if (argc == 2 && strcmp(argv[1], "--check-state") == 0)
+		return trial();
 	worker.start_usec = tool_now_usec();
 	worker.initial_fds = paths_list_fds();
 	worker.pid = getpid();

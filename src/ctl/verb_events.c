@@ -9,6 +9,8 @@
 
 /* An event may be lost between two daemons, or not be worth one: look again after that time. */
 #define LOOK_AGAIN_USEC USEC_PER_SEC
+/* Without a keeper nobody listens on the control socket of a dead daemon. */
+enum { COME_BACK_TRIES = 10, COME_BACK_MSEC = 100 };
 
 struct watch {
 	struct context *context;
@@ -16,6 +18,9 @@ struct watch {
 	int signal_fd;
 	long long sequence; /* of the event last shown; negative: none yet */
 	uint64_t from_usec; /* older ones are left out */
+	bool comes_back;    /* when the daemon is gone, see whether another one comes */
+	bool lost;	    /* it is gone */
+	bool came_back;	    /* nothing was shown since */
 };
 
 static void watch_done(struct watch *w)
@@ -57,10 +62,14 @@ static void show_events(struct watch *w, json_t *reply)
 		_cleanup_free_ char *line = event_line(o, event);
 		long long sequence = field_int(event, "sequence", -1);
 
+		/* Another daemon begins with numbers that cannot have been used. */
+		if (w->came_back)
+			output_remark(o, "(the daemon was started again)");
 		/* With a service named, the others' events are no gap. */
-		if (w->sequence >= 0 && sequence > w->sequence + 1 &&
-			strv_length(w->context->options->args) == 0)
+		else if (w->sequence >= 0 && sequence > w->sequence + 1 &&
+			 strv_length(w->context->options->args) == 0)
 			output_remark(o, "(%lld events were dropped)", sequence - w->sequence - 1);
+		w->came_back = false;
 		w->sequence = sequence;
 		if (line && field_usec(event, "atUsec") >= w->from_usec)
 			output_record(o, event, line);
@@ -115,6 +124,10 @@ static int watch_replies(struct watch *w, uint64_t until_usec,
 		r = client_take(&w->client, &reply);
 		if (r == 0)
 			return EXIT_DONE;
+		if ((r == -ECONNRESET || r == -EPIPE) && w->comes_back) {
+			w->lost = true;
+			return EXIT_DONE;
+		}
 		if (r < 0)
 			return context_lost(w->context, "events", r);
 		if (reply.error)
@@ -129,6 +142,30 @@ static int watch_replies(struct watch *w, uint64_t until_usec,
 	}
 }
 
+/* The daemon was killed. Where a keeper has the control socket, the next one answers there; what it
+ * does not know is lost, what it knows is not. */
+static int come_back(struct watch *w, const char *service)
+{
+	struct pollfd wait = {.fd = w->signal_fd, .events = POLLIN};
+	int r = -ECONNRESET;
+
+	client_done(&w->client);
+	for (unsigned i = 0; i < COME_BACK_TRIES; i++) {
+		r = client_connect(w->context->socket, &w->client);
+		if (r >= 0) {
+			client_done(&w->client);
+			w->lost = false;
+			w->came_back = w->sequence >= 0;
+			return subscribe(w, service, true, w->sequence >= 0,
+				w->sequence >= 0 ? (uint64_t)w->sequence : 0);
+		}
+		(void)poll(&wait, 1, COME_BACK_MSEC);
+		if (context_take_signal(w->signal_fd) > 0)
+			return EXIT_INTERRUPTED;
+	}
+	return context_lost(w->context, "events", -ECONNRESET);
+}
+
 int verb_events(struct context *context)
 {
 	const struct options *o = context->options;
@@ -141,10 +178,14 @@ int verb_events(struct context *context)
 	if (o->since_usec != USEC_INFINITY)
 		w.from_usec = now > o->since_usec ? now - o->since_usec : 0;
 	w.signal_fd = context_signals();
+	w.comes_back = o->follow;
 	r = subscribe(&w, o->args ? o->args[0] : NULL, o->follow, !o->follow || o->since_given,
 		o->since_sequence);
-	while (r == EXIT_DONE && !ended)
+	while (r == EXIT_DONE && !ended) {
 		r = watch_replies(&w, USEC_INFINITY, show_events, &ended);
+		if (w.lost)
+			r = come_back(&w, o->args ? o->args[0] : NULL);
+	}
 	return r;
 }
 

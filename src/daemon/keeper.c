@@ -30,8 +30,8 @@ struct keeper {
 	bool full; /* said already */
 	char *const *argv;
 	char **environment;
-	char *path;	 /* of our own executable */
-	int old_file_fd; /* the same as it was when we began */
+	const char *path; /* of the daemon's program */
+	int old_file_fd;  /* the same as it was when we began */
 	int notify_fd, signal_fd;
 	struct fdstore outer; /* who started us, where he wants to know */
 	struct rlimit nofile; /* as we were given it */
@@ -417,10 +417,7 @@ static int set_up(struct keeper *k)
 	if (r < 0)
 		return r;
 	(void)process_become_subreaper();
-	r = process_own_path(&k->path);
-	if (r < 0)
-		return r;
-	k->old_file_fd = open("/proc/self/exe", O_PATH | O_CLOEXEC);
+	k->old_file_fd = open(k->path, O_PATH | O_CLOEXEC);
 	r = watch_signals(k);
 	if (r >= 0)
 		r = notify_socket_open(&k->notify_fd, &address);
@@ -447,16 +444,16 @@ static void keeper_done(struct keeper *k)
 {
 	keeper_store_done(&k->store);
 	strv_free(k->environment);
-	free(k->path);
 	close_fd(k->old_file_fd);
 	close_fd(k->notify_fd);
 	close_fd(k->signal_fd);
 	fdstore_done(&k->outer);
 }
 
-int keeper_run(char *const *argv)
+int keeper_run(const char *path, char *const *argv)
 {
-	_cleanup_(keeper_done) struct keeper k = {.argv = argv,
+	_cleanup_(keeper_done) struct keeper k = {.path = path,
+		.argv = argv,
 		.old_file_fd = -1,
 		.notify_fd = -1,
 		.signal_fd = -1,

@@ -19,7 +19,9 @@
  * is decided in core/keep.h. The daemon knows its keeper by $TENURE_KEEPER, the keeper's pid.
  *
  * Memory: the keeper touches neither the configuration nor the event loop nor JSON, and frees all
- * that it needed for a start. */
+ * that it needed for a start. So it needs none of the daemon's libraries either, and `tenured
+ * --keeper` becomes the small program tenured-keeper (keeper_main.c) where that is found; otherwise
+ * it is the keeper itself. */
 #pragma once
 
 #include "base/util.h"
@@ -34,8 +36,11 @@ enum keeper_choice {
  * daemon's.
  */
 bool keeper_is_wanted(enum keeper_choice choice);
-/* Start the daemon with these arguments, the same as ours, and keep it until it ends for good. The
- * exit status; log_init() was called. */
-int keeper_run(char *const *argv);
+/* keeper_begin.c: be one, as tenured-keeper if it is beside our own program or is `installed`, else
+ * as we are. argv: the daemon's command line, the same as ours. The exit status. */
+int keeper_begin(char *const *argv, const char *installed, int log_level);
+/* Start the daemon, the program at path with these arguments, and keep it until it ends for good.
+ * The exit status; log_init() was called. */
+int keeper_run(const char *path, char *const *argv);
 /* In the daemon: its keeper's pid, 0 when it has none (systemd is none of ours), or it is gone. */
 pid_t keeper_pid(void);

@@ -274,7 +274,7 @@ static int serve_as_asked(int argc, char *argv[], char *const *whole, const stru
 		return EXIT_USAGE;
 	}
 	if (keeper_is_wanted(a->keeper))
-		return keeper_run(whole);
+		return keeper_begin(whole, TENURED_LIBEXECDIR "/tenured-keeper", a->level);
 	if (!run)
 		return serve_file(a->path, a->socket, whole);
 	argv[0] = own_name; /* that is how getopt begins what it says */

@@ -102,8 +102,11 @@ static int write_state(struct manager *m)
 
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < m->n_services; i++)
+	for (size_t i = 0; i < m->n_services; i++) {
+		if (r > 0)
+			state_save_anew(m->services[i]);
 		lend_service(m->services[i]);
+	}
 	(void)lend(m, STORED_CONTROL, control_server_fd(m->control));
 	m->changed = true;
 	state_save_all(m);

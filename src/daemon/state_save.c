@@ -435,6 +435,22 @@ void state_forget_service(struct manager_service *s)
 	manager_changed(s->manager);
 }
 
+void state_save_anew(struct manager_service *s)
+{
+	s->saved = saved_service_free(s->saved);
+	s->changed = true;
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
+		if (s->listeners[id])
+			s->listeners[id]->changed = true;
+	for (size_t i = 0; i < s->n_generations; i++)
+		s->generations[i]->snapshot->number = 0;
+	for (size_t i = 0; i < s->n_history; i++)
+		if (s->history[i].snapshot)
+			s->history[i].snapshot->number = 0;
+	if (s->queued.snapshot)
+		s->queued.snapshot->number = 0;
+}
+
 /* --- the manager ---------------------------------------------------------- */
 
 static void read_boot_id(char ret[static 64])

@@ -31,6 +31,8 @@ void manager_service_changed(struct manager_service *s);
 void manager_changed(struct manager *m);
 /* The service is gone, and so are its records. */
 void state_forget_service(struct manager_service *s);
+/* Nothing of the service is in the state: the next time everything is written. */
+void state_save_anew(struct manager_service *s);
 struct saved_service *saved_service_free(struct saved_service *saved);
 /* restore.c: a snapshot that is in the state already, under snap->number. */
 int state_snapshot_is_saved(struct manager_service *s, const struct snapshot *snap,

@@ -316,9 +316,12 @@ int store_begin_exec(struct store **s)
 
 	if (!*s)
 		r = store_alloc(&nothing, s);
-	if (r >= 0)
-		(*s)->exec = true;
-	return r;
+	if (r < 0 || store_is_kept(*s))
+		return r;
+	/* What an earlier image wrote has not been kept up since. */
+	store_give_up_state(*s);
+	(*s)->exec = true;
+	return 1;
 }
 
 void store_end_exec(struct store *s)

@@ -94,7 +94,8 @@ void store_commit(struct store *s);
 /* --- over an exec of this process (reexec.h) --- */
 
 /* Until store_end_exec() there is a store also without a keeper (*s is made): descriptors have
- * numbers and the state is written, both for the next image of this process. 0 or -ENOMEM. */
+ * numbers and the state is written, both for the next image of this process. 1: the state is empty,
+ * whatever was written into it before; 0: it is as it was kept up to now; -ENOMEM. */
 int store_begin_exec(struct store **s);
 void store_end_exec(struct store *s);
 /* A number for a descriptor that has none, without giving it to the keeper. 0: out of memory. */

@@ -138,7 +138,7 @@ def test_memory(kept):
     kib = memory_kib(web.keeper_pid)
     print(f"the keeper: {kib} KiB (PSS), the daemon: {memory_kib(web.daemon_pid)} KiB")
     if not SANITIZERS:
-        assert kib < 1536
+        assert kib < 640
 
 
 # ---- signals and exit statuses ----
