@@ -49,6 +49,7 @@ static const char usage[] =
 	"      --workers N      processes (default 1), or auto\n"
 	"      --name NAME      of the service (default: the command's name)\n"
 	"      --soak TIME, --settle TIME, --drain TIME, --ready KIND as in the file\n"
+	"      --socket PATH, --keeper, --no-keeper as above\n"
 	"\n"
 	"Control it with tenurectl(1): status, upgrade, rollback, scale, reload ...\n";
 
@@ -273,7 +274,7 @@ static int serve_as_asked(int argc, char *argv[], char *const *whole, const stru
 		fputs(usage, stderr);
 		return EXIT_USAGE;
 	}
-	if (keeper_is_wanted(a->keeper))
+	if (keeper_is_wanted(run ? run_keeper(argc, argv, a->keeper) : a->keeper))
 		return keeper_begin(whole, TENURED_LIBEXECDIR "/tenured-keeper", a->level);
 	if (!run)
 		return serve_file(a->path, a->socket, whole);

@@ -284,6 +284,8 @@ static int watch_signals(struct manager *m)
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return -errno;
 	(void)signal(SIGPIPE, SIG_IGN);
+	/* Below a keeper we are never the terminal's foreground, and write to it all the same. */
+	(void)signal(SIGTTOU, SIG_IGN);
 	/* Who started us may have ignored it, and then the kernel would reap our workers. */
 	(void)signal(SIGCHLD, SIG_DFL);
 	for (size_t i = 0; r >= 0 && i < ARRAY_SIZE(signals); i++)

@@ -224,6 +224,10 @@ static int on_exit_event(sd_event_source *source, const siginfo_t *si, void *use
 		refuse(x, reason, output);
 		return 0;
 	}
+	if (x->manager->stopping) {
+		refuse(x, "the daemon is stopping", NULL);
+		return 0;
+	}
 	log_notice("replacing this program by %s (%s)", x->path, output ? output : "");
 	r = exec(x);
 	reason = xasprintf("exec: %s", strerror(-r));

@@ -18,6 +18,8 @@ enum run_option {
 	OPTION_SETTLE,
 	OPTION_DRAIN,
 	OPTION_READY,
+	OPTION_KEEPER,
+	OPTION_NO_KEEPER,
 };
 
 static int bad(const char *option, const char *value, const char *want)
@@ -102,6 +104,9 @@ static int set_option(struct service_config *s, int option, const char *value, c
 			       : 0;
 	case OPTION_READY:
 		return set_ready(s, value);
+	case OPTION_KEEPER:
+	case OPTION_NO_KEEPER:
+		return 0; /* run_keeper() */
 	default:
 		return EXIT_USAGE;
 	}
@@ -118,6 +123,8 @@ static int parse_options(int argc, char *argv[], struct service_config *s, const
 		{"settle",		   required_argument, NULL, OPTION_SETTLE},
 		{"drain",		  required_argument, NULL, OPTION_DRAIN},
 		{"ready",		  required_argument, NULL, OPTION_READY},
+		{"keeper",		   no_argument, NULL, OPTION_KEEPER},
+		{"no-keeper",     no_argument, NULL, OPTION_NO_KEEPER},
 		{0		  },
 	};
 	int c, r;
@@ -136,6 +143,20 @@ static int parse_options(int argc, char *argv[], struct service_config *s, const
 		if (strv_append(&s->command, argv[i]) < 0)
 			return EXIT_FAILURE;
 	return 0;
+}
+
+enum keeper_choice run_keeper(int argc, char *const argv[], enum keeper_choice before)
+{
+	/* Up to the command, whose options are its own. All others of ours have a value. */
+	for (int i = 1; i < argc && startswith(argv[i], "--") && argv[i][2]; i++) {
+		if (streq(argv[i], "--keeper"))
+			before = KEEPER_YES;
+		else if (streq(argv[i], "--no-keeper"))
+			before = KEEPER_NO;
+		else if (!strchr(argv[i], '='))
+			i++;
+	}
+	return before;
 }
 
 static int complete(struct config *c, struct service_config *s)

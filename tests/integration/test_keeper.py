@@ -367,6 +367,18 @@ def test_run_has_one(kept, load):
     assert_clean(traffic.stop(), generations=[1])
 
 
+@pytest.mark.parametrize("args", ["run {} -- worker", "run --no-keeper {} -- worker", "--no-keeper run {} -- worker"])
+def test_run_with_and_without(kept, args):
+    where = f"--name=web --listen 127.0.0.1:{free_port()}"
+    # An option of the command is none of ours.
+    words = args.format(where).replace("worker", f"{WORKER} --term-delay 1ms").split()
+    web = kept(start=False, args=words)
+    web.command[1:1] = ["--socket", str(web.socket_path)]
+    web.start()
+    web.wait_serving("web")
+    assert bool(web.daemon_pid) == ("--no-keeper" not in args)
+
+
 @pytest.mark.parametrize("how", ["--no-keeper", "NOTIFY_SOCKET"])
 def test_without_one(daemon, how):
     env = {"NOTIFY_SOCKET": "@nobody-there"} if how == "NOTIFY_SOCKET" else {}
