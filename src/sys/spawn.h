@@ -63,7 +63,7 @@ struct spawn_request {
 	const cpu_set_t *cpus; /* sched_setaffinity(2); NULL: as the daemon. -EINVAL with
 				  SPAWN_AFFINITY: the machine, or the cpuset, has none of them */
 	int cgroup_fd;	       /* a directory; CLONE_INTO_CGROUP, or -1 */
-	bool keep_umask; /* ours, not 022 */
+	bool keep_umask;       /* ours, not 022 */
 	bool plain; /* as if clone3(2) and close_range(2) were ENOSYS: to test that way */
 };
 

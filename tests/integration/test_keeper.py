@@ -17,8 +17,10 @@ import pytest
 from daemon import BAD_CONFIG, FAILED, Daemon, worker_service
 from harness import (
     SANITIZERS,
+    TENURECTL,
     TENURED,
     WORKER,
+    Program,
     assert_clean,
     clean_environment,
     free_port,
@@ -139,6 +141,28 @@ def test_memory(kept):
     print(f"the keeper: {kib} KiB (PSS), the daemon: {memory_kib(web.daemon_pid)} KiB")
     if not SANITIZERS:
         assert kib < 640
+
+
+@pytest.mark.strays  # the workers of a daemon that is killed without a keeper
+def test_events_go_on(kept):
+    """`events -f` finds the next daemon, and says that it is another one; without a keeper it ends."""
+    web = kept(upgrade=quick())
+    command = [TENURECTL, "--socket", str(web.socket_path), "events", "-f"]
+    with Program(command, web.directory, "events", env=clean_environment()) as events:
+        time.sleep(0.2)
+        web.upgrade("web")
+        wait_until(lambda: "rollout-done" in events.out, 10, "the first upgrade")
+        web.crash_daemon()
+        web.upgrade("web")
+        wait_until(lambda: events.out.count("rollout-done") == 2, 10, "the second upgrade")
+        assert events.out.count("(the daemon was started again)") == 1
+        assert "dropped" not in events.out
+        daemon = web.daemon_pid
+        os.kill(web.keeper_pid, signal.SIGKILL)
+        web.wait(10)
+        os.kill(daemon, signal.SIGKILL)
+        assert events.wait(20) == 3
+    web.expect_exit, web.allow_strays = -signal.SIGKILL, True
 
 
 # ---- signals and exit statuses ----
