@@ -37,6 +37,7 @@ static void resume_worker(struct generation *g, struct worker *w, uint64_t now, 
 	case WORKER_IDLING:
 		w->deadline_usec = later(now, drain->idle_wait_usec);
 		w->poll_usec = now;
+		w->seen_idle = false;
 		break;
 	case WORKER_DRAINING:
 		w->deadline_usec = later(now, drain->timeout_usec);

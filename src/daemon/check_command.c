@@ -7,11 +7,14 @@
 #include "sys/process.h"
 #include "sys/spawn.h"
 
-static int environment_of(const struct snapshot *snapshot, char *const *more, char ***ret)
+static int environment_of(
+	const struct snapshot *snapshot, char *const *more, const char *instance, char ***ret)
 {
 	_cleanup_strv_ char **env = strv_copy(snapshot->environment);
 	int r = env ? 0 : -ENOMEM;
 
+	if (r >= 0 && instance[0])
+		r = strv_env_set(&env, "TENURE_CHECK", instance);
 	for (size_t i = 0; r >= 0 && more && more[i]; i++) {
 		_cleanup_free_ char *name = strndup(more[i], strcspn(more[i], "="));
 
@@ -36,7 +39,7 @@ static int find_program(
 }
 
 int command_check_begin(struct command_check *c, const struct snapshot *snapshot, char *const *argv,
-	char *const *environment, int output_fd)
+	char *const *environment, const char *instance, int output_fd)
 {
 	const struct spawn_fd fds[] = {
 		{output_fd, STDOUT_FILENO},
@@ -47,7 +50,7 @@ int command_check_begin(struct command_check *c, const struct snapshot *snapshot
 	struct spawn_result result;
 	int r;
 
-	r = environment_of(snapshot, environment, &env);
+	r = environment_of(snapshot, environment, instance, &env);
 	if (r >= 0)
 		r = find_program(snapshot, argv[0], env, &path);
 	if (r < 0)

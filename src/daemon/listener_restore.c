@@ -294,18 +294,31 @@ static struct listener *open_again(struct listener *l)
 	return fresh;
 }
 
+/* The kernel counts for as long as a socket is there: what it has dropped is no news. */
+static void take_drops(struct listener *l)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < l->n_watches; i++)
+		if (listen_dropped(l->watches[i]->fd, &l->watches[i]->dropped) >= 0)
+			sum += l->watches[i]->dropped;
+	l->dropped = MAX(l->dropped, sum);
+}
+
 int listener_restore_finish(struct listener *l)
 {
 	struct manager_service *s = l->service;
 	unsigned id = l->id;
+	int r;
 
 	update_model(l);
 	if (!has_sockets(l)) {
 		s->listeners[id] = open_again(l);
 		return 0;
 	}
-	/* How much the kernel has dropped since is not known, but from now on. */
-	return watch_sockets(l);
+	r = watch_sockets(l);
+	take_drops(l);
+	return r;
 }
 
 int listener_restore_check(const json_t *value)

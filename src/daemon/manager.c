@@ -195,6 +195,7 @@ static int on_resteer(sd_event_source *source, uint64_t usec, void *userdata)
 	(void)usec;
 	for (size_t i = 0; i < m->n_services; i++)
 		manager_service_tend(m->services[i]);
+	state_save_later(m);
 	/* Orphans whose signal came while a worker's corpse was before them. */
 	(void)on_child(NULL, NULL, m);
 	(void)sd_event_source_set_time_relative(source, RESTEER_USEC);

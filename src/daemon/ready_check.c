@@ -103,8 +103,8 @@ static int begin_command(struct ready_check *c)
 	snprintf(generation, sizeof(generation), "TENURE_GENERATION=%u", c->generation->number);
 	snprintf(worker, sizeof(worker), "TENURE_WORKER=%u", c->process->index);
 	c->try_started_usec = now_of(c);
-	return command_check_begin(
-		&c->command, c->generation->snapshot, c->config->command, more, -1);
+	return command_check_begin(&c->command, c->generation->snapshot, c->config->command, more,
+		c->process->service->manager->instance, -1);
 }
 
 static bool command_succeeds(struct ready_check *c)

@@ -246,6 +246,7 @@ void restore_resume(struct manager *m)
 		finish_workers(m->services[i]);
 	}
 	end_unknown(m);
+	strays_kill_checks(m);
 	for (size_t i = 0; i < m->n_services; i++) {
 		struct manager_service *s = m->services[i];
 

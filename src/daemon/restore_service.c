@@ -180,11 +180,13 @@ static int load_generation(struct manager_service *s, unsigned number, const jso
 		return -ENOMEM;
 	g->n_workers = core->n_workers;
 	r = state_load_text(json_object_get(value, "requested_by"), &g->requested_by);
+	if (r >= 0)
+		r = state_generation_is_saved(s, number, core->n_workers);
 	return r < 0 ? r : load_workers(s, core, values);
 }
 
 static int load_generations(
-	struct manager_service *s, const json_t *values, const struct loaded_snapshots *snapshots)
+	struct manager_service *s, const json_t *values, struct loaded_snapshots *snapshots)
 {
 	_cleanup_free_ char *prefix = xasprintf("s/%s/g", s->name);
 	unsigned last = 0;
@@ -300,8 +302,10 @@ static int load_meta(
 	return r < 0 ? r : s->scaled <= CONFIG_WORKERS_MAX ? 0 : -EBADMSG;
 }
 
-static int load_listeners(struct manager_service *s, const json_t *values)
+static int load_listeners(
+	struct manager_service *s, const json_t *values, struct loaded_snapshots *l)
 {
+	(void)l;
 	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
 		char key[CONFIG_NAME_MAX + 40];
 		const json_t *value;
@@ -327,24 +331,59 @@ static const json_t *record_of(const json_t *values, const char *service, const 
 	return json_object_get(values, key);
 }
 
+static int load_core(struct manager_service *s, const json_t *values, struct loaded_snapshots *l)
+{
+	int r = state_load(&state_table_service, record_of(values, s->name, "core"), &s->core);
+
+	(void)l;
+	return r < 0 ? r
+		     : state_load(&state_table_steps, record_of(values, s->name, "steps"),
+			       &s->core.rollout);
+}
+
+static int load_rest(struct manager_service *s, const json_t *values, struct loaded_snapshots *l)
+{
+	return load_meta(s, record_of(values, s->name, "meta"), l);
+}
+
+static int check_core(struct manager_service *s, const json_t *values, struct loaded_snapshots *l)
+{
+	(void)values;
+	(void)l;
+	return service_is_valid(&s->core) ? 0 : -EBADMSG;
+}
+
+static int load_stored(struct manager_service *s, const json_t *values, struct loaded_snapshots *l)
+{
+	(void)l;
+	return worker_store_restore(s, record_of(values, s->name, "stored"));
+}
+
 static int load_service(struct manager_service *s, const json_t *values)
 {
+	static const struct {
+		const char *name;
+		int (*load)(struct manager_service *s, const json_t *values,
+			struct loaded_snapshots *l);
+	} parts[] = {
+		{"snapshots",	      load_snapshots  },
+		{"service",	    load_core	     },
+		{"generations",	load_generations},
+		{"history",	    load_rest	     },
+		{"machines",	     check_core      },
+		{"stored descriptors", load_stored	  },
+ /* Last: workers may have what the keeper has not. */
+		{"listeners",	      load_listeners  },
+	};
 	struct loaded_snapshots snapshots = {0};
-	int r = load_snapshots(s, values, &snapshots);
+	int r = 0;
 
-	if (r >= 0)
-		r = state_load(&state_table_service, record_of(values, s->name, "core"), &s->core);
-	if (r >= 0)
-		r = load_generations(s, values, &snapshots);
-	if (r >= 0)
-		r = load_meta(s, record_of(values, s->name, "meta"), &snapshots);
-	if (r >= 0 && !service_is_valid(&s->core))
-		r = -EBADMSG;
-	if (r >= 0)
-		r = worker_store_restore(s, record_of(values, s->name, "stored"));
-	/* Last: workers may have what the keeper has not. */
-	if (r >= 0)
-		r = load_listeners(s, values);
+	for (size_t i = 0; r >= 0 && i < ARRAY_SIZE(parts); i++) {
+		r = parts[i].load(s, values, &snapshots);
+		if (r < 0)
+			log_error("%s: the saved state of its %s cannot be (%s)", s->name,
+				parts[i].name, strerror(-r));
+	}
 	loaded_snapshots_done(&snapshots);
 	return r;
 }

@@ -569,6 +569,7 @@ int manager_service_resume(struct manager_service *s)
 			apply(s, &effects.list[i], &round);
 	s->in_step = false;
 	effects_done(&effects);
+	manager_service_preview(s);
 	(void)manager_service_event(s, &time);
 	return 0;
 }

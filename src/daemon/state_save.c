@@ -231,6 +231,21 @@ static struct saved_generation *find_saved(struct saved_service *saved, unsigned
 	return g;
 }
 
+int state_generation_is_saved(struct manager_service *s, unsigned generation, unsigned n_workers)
+{
+	struct saved_service *saved = saved_of(s);
+	struct saved_generation *g = saved ? find_saved(saved, generation) : NULL;
+
+	if (!g)
+		return -ENOMEM;
+	g->workers = calloc(n_workers + 1, sizeof(*g->workers));
+	if (!g->workers)
+		return -ENOMEM;
+	g->number = generation;
+	g->n_workers = g->capacity = n_workers;
+	return 0;
+}
+
 static void save_generation(struct manager_service *s, const struct generation *g)
 {
 	const struct manager_generation *real = manager_service_generation(s, g->number);
@@ -274,6 +289,12 @@ static void forget_generations(struct manager_service *s)
 	}
 }
 
+static bool same_steps(const struct rollout *a, const struct rollout *b)
+{
+	return a->n_steps == b->n_steps &&
+	       memcmp(a->steps, b->steps, a->n_steps * sizeof(a->steps[0])) == 0;
+}
+
 static void save_core(struct manager_service *s)
 {
 	struct saved_service *saved = s->saved;
@@ -283,6 +304,10 @@ static void save_core(struct manager_service *s)
 	if (saved->has_core && memcmp(&saved->core, &s->core, sizeof(s->core)) == 0)
 		return;
 	saved->phase = saved->core.rollout.phase != s->core.rollout.phase;
+	if (!saved->has_core || !same_steps(&saved->core.rollout, &s->core.rollout)) {
+		snprintf(key, sizeof(key), "s/%s/steps", s->name);
+		store_set(s->manager->store, key, state_save(&state_table_steps, &s->core.rollout));
+	}
 	saved->has_core = true;
 	memcpy(&saved->core, &s->core, sizeof(s->core));
 	snprintf(key, sizeof(key), "s/%s/core", s->name);

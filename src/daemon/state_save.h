@@ -5,6 +5,7 @@
  *   m                 the manager: names of the services in order, control and on_terminate of the
  *                     configuration, boot id, numbers that must not be used again
  *   s/SERVICE/core    struct service: who serves, the rollout, recycling
+ *   s/SERVICE/steps   of its rollout
  *   s/SERVICE/meta    configurations, history, what waits, the last failure
  *   s/SERVICE/stored  what workers had stored, with its descriptors' numbers
  *   s/SERVICE/gN      generation N: core's part, who asked for it, its snapshot's number
@@ -35,5 +36,8 @@ void state_forget_service(struct manager_service *s);
 void state_save_anew(struct manager_service *s);
 struct saved_service *saved_service_free(struct saved_service *saved);
 /* restore.c: a snapshot that is in the state already, under snap->number. */
+/* A generation with so many workers is, too: should it be forgotten before it is saved again, so
+ * are its records. 0 or -ENOMEM. */
+int state_generation_is_saved(struct manager_service *s, unsigned number, unsigned n_workers);
 int state_snapshot_is_saved(struct manager_service *s, const struct snapshot *snap,
 	unsigned directory, unsigned executable);

@@ -9,7 +9,9 @@ extern const struct state_table state_table_worker;	/* struct worker */
 extern const struct state_table state_table_drain;	/* struct drain_config */
 extern const struct state_table state_table_policy;	/* struct policy */
 extern const struct state_table state_table_generation; /* struct generation, without its workers */
-extern const struct state_table state_table_service;	/* struct service, without generations */
+extern const struct state_table state_table_service;	/* struct service, without generations and
+							   steps */
+extern const struct state_table state_table_steps;	/* of struct rollout: there may be many */
 /* state_tables_config.c */
 extern const struct state_table state_table_address; /* struct address */
 extern const struct state_table state_table_listener_config;

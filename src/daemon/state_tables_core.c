@@ -128,7 +128,7 @@ static const struct state_field rollout_fields[] = {
 	FIELD(UNSIGNED, id),
 	FIELD(UNSIGNED, from),
 	FIELD(UNSIGNED, to),
-	FIELD(ARRAY, steps, COUNT(n_steps), .table = &step_table, .max = CONFIG_WORKERS_MAX),
+	FIELD(NOT_SAVED, steps), /* below */
 	FIELD(NOT_SAVED, n_steps),
 	FIELD(UNSIGNED, step, .max = CONFIG_WORKERS_MAX),
 	FIELD(U64, deadline_usec),
@@ -146,6 +146,14 @@ static const struct state_field rollout_fields[] = {
 };
 #undef TYPE
 static const struct state_table rollout_table = STATE_TABLE(struct rollout, rollout_fields);
+
+#define TYPE struct rollout
+static const struct state_field steps_fields[] = {
+	FIELD(ARRAY, steps, COUNT(n_steps), .table = &step_table, .max = CONFIG_WORKERS_MAX),
+	FIELD(NOT_SAVED, n_steps),
+};
+#undef TYPE
+const struct state_table state_table_steps = STATE_TABLE(struct rollout, steps_fields);
 
 #define TYPE struct recycle
 static const struct state_field recycle_fields[] = {
@@ -181,4 +189,5 @@ const struct state_table state_table_service = STATE_TABLE(struct service, servi
 
 const struct state_table *const state_tables_core[] = {&backoff_table, &state_table_worker,
 	&state_table_drain, &backoff_policy_table, &state_table_policy, &state_table_generation,
-	&step_table, &rollout_table, &recycle_table, &state_table_service, NULL};
+	&step_table, &rollout_table, &state_table_steps, &recycle_table, &state_table_service,
+	NULL};

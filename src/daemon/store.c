@@ -3,12 +3,14 @@
 #include "daemon/store_internal.h"
 
 #include <fcntl.h>
+#include <time.h>
 #include <sys/stat.h>
 
 #include "base/parse.h"
 #include "daemon/log.h"
 
 #define BARRIER_USEC (2 * USEC_PER_SEC)
+#define TRY_AGAIN_USEC USEC_PER_SEC
 /* Places that are left for listeners. */
 enum { RESERVED_MAX = 512 };
 /* Numbers begin again after that many; by then the first ones are long gone. */
@@ -48,6 +50,13 @@ static bool parse_name(const char *name, enum stored *ret_kind, unsigned *ret_nu
 	return streq(back, name);
 }
 
+static int compare_received(const void *a, const void *b)
+{
+	const struct store_received *x = a, *y = b;
+
+	return (x->number > y->number) - (x->number < y->number);
+}
+
 static int take_received(struct store *s, struct activation *received)
 {
 	size_t n = 0;
@@ -71,6 +80,7 @@ static int take_received(struct store *s, struct activation *received)
 	}
 	received->n = n;
 	s->n_stored = (unsigned)s->n_received;
+	qsort(s->received, s->n_received, sizeof(*s->received), compare_received);
 	return 0;
 }
 
@@ -175,6 +185,51 @@ static void keeper_failed(struct store *s, int r)
 	s->failed = true;
 }
 
+static uint64_t now_usec(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
+}
+
+/* A keeper that has other things to do gets it later: nobody waits for it again and again. */
+static int push(struct store *s, int fd, const char *name)
+{
+	int r = now_usec() < s->try_again_usec ? -EAGAIN : fdstore_push(&s->keeper, fd, name);
+
+	if (r != -EAGAIN)
+		return r;
+	if (s->try_again_usec == 0)
+		log_warning("the keeper does not read what it is told; trying again");
+	s->try_again_usec = now_usec() + TRY_AGAIN_USEC;
+	s->by_fd[fd].unsent = true;
+	s->n_unsent++;
+	return 0;
+}
+
+void store_catch_up(struct store *s)
+{
+	char name[STORE_NAME_MAX];
+
+	if (!store_is_kept(s) || s->n_unsent == 0 || now_usec() < s->try_again_usec)
+		return;
+	for (size_t fd = 0; fd < s->by_fd_capacity; fd++) {
+		struct store_entry *e = &s->by_fd[fd];
+
+		if (!e->unsent)
+			continue;
+		format_name(e->kind, e->number, name);
+		if (fdstore_push(&s->keeper, (int)fd, name) == -EAGAIN) {
+			s->try_again_usec = now_usec() + TRY_AGAIN_USEC;
+			return;
+		}
+		e->unsent = false;
+		s->n_unsent--;
+	}
+	s->try_again_usec = 0;
+}
+
 /* Without these a client would notice; of all else there is a way back. */
 static bool is_needed(enum stored kind)
 {
@@ -205,7 +260,7 @@ unsigned store_add(struct store *s, enum stored kind, int fd)
 	format_name(kind, s->last_number, name);
 	r = remember(s, fd, kind, s->last_number);
 	if (r >= 0)
-		r = fdstore_push(&s->keeper, fd, name);
+		r = push(s, fd, name);
 	if (r < 0) {
 		if ((size_t)fd < s->by_fd_capacity)
 			s->by_fd[fd].number = 0;
@@ -236,7 +291,13 @@ void store_drop(struct store *s, int fd)
 {
 	if (store_number(s, fd) == 0)
 		return;
-	store_drop_number(s, s->by_fd[fd].kind, s->by_fd[fd].number);
+	if (s->by_fd[fd].unsent) {
+		s->by_fd[fd].unsent = false;
+		s->n_unsent--;
+		s->n_stored--;
+	} else {
+		store_drop_number(s, s->by_fd[fd].kind, s->by_fd[fd].number);
+	}
 	s->by_fd[fd].number = 0;
 }
 
@@ -253,13 +314,30 @@ void store_barrier(struct store *s)
 
 /* --- what an earlier daemon stored ---------------------------------------- */
 
+/* The first of that number; they are sorted. */
+static size_t find_received(const struct store *s, unsigned number)
+{
+	size_t first = 0, last = s->n_received;
+
+	while (first < last) {
+		size_t middle = first + (last - first) / 2;
+
+		if (s->received[middle].number < number)
+			first = middle + 1;
+		else
+			last = middle;
+	}
+	return first;
+}
+
 int store_take(struct store *s, enum stored kind, unsigned number)
 {
-	for (size_t i = 0; s && number > 0 && i < s->n_received; i++) {
+	for (size_t i = s ? find_received(s, number) : 0;
+		s && number > 0 && i < s->n_received && s->received[i].number == number; i++) {
 		struct store_received *item = &s->received[i];
 		int fd;
 
-		if (item->taken || item->kind != kind || item->number != number)
+		if (item->taken || item->kind != kind)
 			continue;
 		fd = fcntl(item->fd, F_DUPFD_CLOEXEC, 3);
 		if (fd < 0)

@@ -11,7 +11,11 @@ enum { STORE_NAME_MAX = 12 };
 struct store_entry {
 	enum stored kind;
 	unsigned number; /* 0: not stored */
+	bool unsent;	 /* the keeper did not read when it was its turn */
 };
+
+/* Give the keeper what it did not take, if it is time. */
+void store_catch_up(struct store *s);
 
 struct store_received {
 	enum stored kind;
@@ -25,6 +29,8 @@ struct store {
 	unsigned max, n_stored, last_number;
 	bool full, failed, no_barrier; /* reported already */
 	bool exec;		       /* of the next image of this process */
+	unsigned n_unsent;
+	uint64_t try_again_usec; /* not before */
 	struct store_entry *by_fd;
 	size_t by_fd_capacity;
 	struct store_received *received;

@@ -310,6 +310,7 @@ void store_commit(struct store *s)
 	uint64_t begin;
 	int r;
 
+	store_catch_up(s);
 	if (!store_is_kept(s) || (s->pending.len == 0 && !s->anew))
 		return;
 	begin = now_usec();

@@ -96,6 +96,19 @@ static bool has_generation(const struct manager *m, pid_t pid)
 	return false;
 }
 
+/* Commands of readiness and verify: whoever asks for them again has others. */
+void strays_kill_checks(const struct manager *m)
+{
+	_cleanup_free_ pid_t *pids = NULL;
+	size_t n = 0;
+
+	if (!m->instance[0] ||
+		process_find_by_environment("TENURE_CHECK", m->instance, &pids, &n) < 0)
+		return;
+	for (size_t i = 0; i < n; i++)
+		(void)kill(pids[i], SIGKILL);
+}
+
 unsigned strays_kill_orphaned(struct manager *m)
 {
 	_cleanup_free_ pid_t *pids = NULL;

@@ -13,6 +13,9 @@ unsigned strays_kill(struct manager *m, const char *service, unsigned generation
 /* After a restore: kill what earlier daemon's workers left behind of generations that are gone, and
  * have the sockets that it may have held replaced. Returns how many were killed. */
 unsigned strays_kill_orphaned(struct manager *m);
+/* After a restore, before anything is begun: end the commands of readiness and verify that an
+ * earlier daemon had begun. */
+void strays_kill_checks(const struct manager *m);
 /* At the daemon's end, when there is no worker any more: wait for those that are dying, end the
  * rest, and wait for these, a second at most. */
 void strays_end(struct manager *m);

@@ -292,7 +292,8 @@ static int begin_command(struct verify *v)
 	if (r >= 0)
 		r = open_output(v, &output_fd);
 	if (r >= 0)
-		r = command_check_begin(&v->command, v->snapshot, argv, environment, output_fd);
+		r = command_check_begin(&v->command, v->snapshot, argv, environment,
+			v->service->manager->instance, output_fd);
 	if (r >= 0)
 		r = watch_command(v);
 	if (r < 0)

@@ -93,8 +93,9 @@ static int add(struct manager_service *s, unsigned index, const char *name, bool
 		free(f);
 		return -ENOMEM;
 	}
+	/* What went with its worker is not handed to the next one. */
 	if (f->source)
-		(void)sd_event_source_set_priority(f->source, PRIORITY_OUTPUT);
+		(void)sd_event_source_set_priority(f->source, PRIORITY_CHILD - 1);
 	w->list[w->n++] = f;
 	*fd = -1;
 	return 0;
@@ -240,8 +241,8 @@ void worker_store_lend(struct manager_service *s)
 
 	for (size_t i = 0; w && i < w->n; i++)
 		if (store_number(s->manager->store, w->list[i]->fd) == 0)
-			w->changed |= store_lend(s->manager->store, STORED_WORKER,
-					      w->list[i]->fd) > 0;
+			w->changed |=
+				store_lend(s->manager->store, STORED_WORKER, w->list[i]->fd) > 0;
 }
 
 int worker_store_restore(struct manager_service *s, const json_t *value)

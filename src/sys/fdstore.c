@@ -7,11 +7,11 @@
 #include <sys/time.h>
 #include <sys/un.h>
 
-enum { SEND_TIMEOUT_SEC = 2 };
+enum { SEND_TIMEOUT_MSEC = 250 };
 
 static int connect_to(const char *name)
 {
-	static const struct timeval timeout = {.tv_sec = SEND_TIMEOUT_SEC};
+	static const struct timeval timeout = {.tv_usec = SEND_TIMEOUT_MSEC * 1000};
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	_cleanup_close_ int fd = -1;
 	size_t len = strlen(name);

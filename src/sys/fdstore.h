@@ -19,8 +19,8 @@ int fdstore_open(struct fdstore *ret);
 void fdstore_done(struct fdstore *s);
 /* FDSTORE=1 with FDPOLL=0: the keeper does not look at it, so that dead pidfds and sockets that do
  * not listen stay. name: no colon, no control characters. The keeper's copy is the same open file
- * description as ours. All of these wait two seconds at most for a keeper that does not read, then
- * -EAGAIN. */
+ * description as ours. All of these wait a quarter of a second at most for a keeper that does not
+ * read, then -EAGAIN. */
 int fdstore_push(const struct fdstore *s, int fd, const char *name);
 /* FDSTOREREMOVE=1: everything of that name. */
 int fdstore_remove(const struct fdstore *s, const char *name);

@@ -13,8 +13,9 @@ import subprocess
 import threading
 import time
 
-from daemon import Daemon
-from harness import wait_until
+import pytest
+from daemon import Daemon, Manners, worker_service
+from harness import free_port, wait_until
 from processes import Process, descendants
 
 # As systemd has it for a unit that asks for that many.
@@ -89,6 +90,10 @@ class Store:
         self.settle()
         return next(fd for name, fd in self.items if name[1] == kind)
 
+    def name(self, kind):
+        self.settle()
+        return next(name for name, _ in self.items if name[1] == kind)
+
     def drop(self, name):
         self._handle({"FDSTOREREMOVE": "1", "FDNAME": name}, [])
 
@@ -157,8 +162,9 @@ class Child:
 class KeptDaemon(Daemon):
     """A daemon with a keeper. crash() or die_at() end it, and back() starts the next one."""
 
-    def __init__(self, config=None, limit=STORE_MAX, **more):
+    def __init__(self, config=None, limit=STORE_MAX, given=(), **more):
         super().__init__(config, **more)
+        self.given = list(given)  # (name, socket) of socket units, passed to each
         self.store = Store(self.directory / "notify", limit)
         self.spawn["env"]["NOTIFY_SOCKET"] = self.store.path
         self.fault = None
@@ -174,10 +180,13 @@ class KeptDaemon(Daemon):
             env["TENURE_FAULT_ARMED"] = str(self.armed)
             self.armed.unlink(missing_ok=True)
         with open(self.out_path, "ab") as out, open(self.err_path, "ab") as err:
-            self.process = Child(self.command, env, out.fileno(), err.fileno(), self.store.items)
+            self.process = Child(self.command, env, out.fileno(), err.fileno(), self._items())
         if wait:
             self.wait_control(timeout)
         return self
+
+    def _items(self):
+        return [(name, one.fileno()) for name, one in self.given] + self.store.items
 
     # ---- dying ----
 
@@ -194,6 +203,13 @@ class KeptDaemon(Daemon):
     def _note_orphans(self):
         if self.is_running():
             self.orphans += [p.pid for p in descendants(self.pid)]
+
+    def note_orphans(self):
+        """Before and after it ends by itself."""
+        self._note_orphans()
+        if not self.is_running():
+            self.orphans += [p.pid for p in descendants(os.getpid()) if p.ppid == os.getpid()]
+            self._start_reaper()
 
     def wait_dead(self, timeout=60.0):
         """Until it has killed itself at its fault point."""
@@ -246,3 +262,53 @@ class KeptDaemon(Daemon):
             self.store.close()
         if self.reaper:
             self.reaper.join()
+
+
+@pytest.fixture
+def kept(request, no_strays):  # pylint: disable=unused-argument
+    """kept(...) as the fixture `web`, with a keeper."""
+    made = request.node.daemons = []
+
+    def make(*options, listen=None, top=None, env=None, limit=None, fault=None, given=(), **keys):
+        new = KeptDaemon(env=env, given=given, **({"limit": limit} if limit else {}))
+        new.fault = fault
+        made.append(new)
+        new.port = free_port()
+        new.manners = Manners(new.directory)
+        command = keys.pop("command", None)
+        service = worker_service(
+            listen or f"127.0.0.1:{new.port}", *options, manners=new.manners, **keys
+        )
+        if command:
+            service["command"] = command
+        new.config = {"services": {"web": service}, **(top or {})}
+        new.write_config()
+        new.start()
+        new.wait_serving("web")
+        return new
+
+    yield make
+    passed = not getattr(request.node, "failed_call", False)
+    problems = []
+    for one in made:
+        try:
+            if passed:
+                one.stop()
+        except Exception as error:  # pylint: disable=broad-except
+            problems.append(error)
+        finally:
+            one.remove()
+    if problems:
+        raise problems[0]
+
+
+def wait_settled(web, generation, timeout=30.0, warm=()):
+    """Until this generation serves and is alone, but for the warm ones."""
+
+    def alone():
+        now = web.service()
+        numbers = [g["number"] for g in now["generations"]]
+        return now["state"] == "serving" and numbers == [*warm, generation]
+
+    web.wait_serving("web", generation=generation, timeout=timeout)
+    wait_until(alone, timeout, f"generation {generation} to be alone")

@@ -1,53 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Live restore: the daemon is killed, its workers serve on, the next daemon takes everything back."""
 
-import random
-import time
-
 import pytest
-from daemon import Manners, worker_service
-from harness import assert_clean, free_port, http_get, wait_until
-from keeper import KeptDaemon
-from processes import Process
-from upgrades import CLIENTS, per_worker, quick, set_release
+from harness import assert_clean, free_port
+from keeper import kept, wait_settled  # pylint: disable=unused-import
+from upgrades import CLIENTS, per_worker, quick
 
 
-@pytest.fixture
-def kept(request, no_strays):  # pylint: disable=unused-argument
-    """kept(...) as the fixture `web`, with a keeper."""
-    made = request.node.daemons = []
-
-    def make(*options, listen=None, top=None, env=None, limit=None, fault=None, **keys):
-        new = KeptDaemon(env=env, **({"limit": limit} if limit else {}))
-        new.fault = fault
-        made.append(new)
-        new.port = free_port()
-        new.manners = Manners(new.directory)
-        service = worker_service(
-            listen or f"127.0.0.1:{new.port}", *options, manners=new.manners, **keys
-        )
-        new.config = {"services": {"web": service}, **(top or {})}
-        new.write_config()
-        new.start()
-        new.wait_serving("web")
-        return new
-
-    yield make
-    passed = not getattr(request.node, "failed_call", False)
-    problems = []
-    for one in made:
-        try:
-            if passed:
-                one.stop()
-        except Exception as error:  # pylint: disable=broad-except
-            problems.append(error)
-        finally:
-            one.remove()
-    if problems:
-        raise problems[0]
-
-
-def test_workers_serve_on_and_are_taken_back(kept, load):
+def test_workers_serve_on_and_are_taken_back(kept, load):  # pylint: disable=redefined-outer-name
     web = kept(workers=4, upgrade=quick())
     before = web.service()
     pids = sorted(web.pids())
@@ -143,18 +103,6 @@ def listen_for(daemon_port, own_sockets):
     return per_worker(daemon_port) if own_sockets else f"127.0.0.1:{daemon_port}"
 
 
-def wait_settled(web, generation, timeout=30.0, warm=()):
-    """Until this generation serves and is alone, but for the warm ones."""
-
-    def alone():
-        now = web.service()
-        numbers = [g["number"] for g in now["generations"]]
-        return now["state"] == "serving" and numbers == [*warm, generation]
-
-    web.wait_serving("web", generation=generation, timeout=timeout)
-    wait_until(alone, timeout, f"generation {generation} to be alone")
-
-
 def faulty(kept, fault, how, **more):
     """A service whose daemon dies at that point, once armed."""
     upgrade, workers, own_sockets = how
@@ -167,7 +115,7 @@ def faulty(kept, fault, how, **more):
 @pytest.mark.parametrize(
     "fault,how", POINTS, ids=[f"{p}-{h[0]['strategy']}{'-warm' * ('keep_warm' in h[0])}" for p, h in POINTS]
 )
-def test_killed_during_an_upgrade(kept, load, fault, how):
+def test_killed_during_an_upgrade(kept, load, fault, how):  # pylint: disable=redefined-outer-name
     web = faulty(kept, fault, how)
     warm = [1] if how is WARM else []
     traffic = load(web.port, clients=CLIENTS)
