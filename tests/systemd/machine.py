@@ -10,7 +10,8 @@ from pathlib import Path
 
 BUILD = Path(os.environ["top_builddir"])
 SOURCE = Path(os.environ["top_srcdir"])
-# Where systemd looks for what an installation into a private prefix has put elsewhere.
+# Where to put what an installation into a prefix of its own has put elsewhere.
+PREFIX = Path("/usr/local")
 PLACES = {
     "systemd/system": "/usr/lib/systemd/system",
     "sysusers.d": "/usr/lib/sysusers.d",
@@ -45,13 +46,12 @@ def run(*command, check=True, timeout=120, **more):
 def install():
     """Once, into the guest, whose files are gone with it."""
     stage = Path(os.environ["TENURE_STAGE"])
-    for folder, place in PLACES.items():
-        for found in stage.rglob(f"lib/{folder}/tenured*"):
-            Path(place).mkdir(parents=True, exist_ok=True)
-            shutil.copy(found, place)
-    # Not the stage itself, whose mode "/" would then have.
-    for found in stage.iterdir():
-        shutil.copytree(found, Path("/", found.name), dirs_exist_ok=True, symlinks=True)
+    if has_own_prefix():
+        _move(stage)
+    else:
+        # Not the stage itself, whose mode "/" would then have.
+        for found in stage.iterdir():
+            shutil.copytree(found, Path("/", found.name), dirs_exist_ok=True, symlinks=True)
     TOOLS.mkdir(parents=True, exist_ok=True)
     for tool in ("worker",):
         shutil.copy(BUILD / "tests" / tool, TOOLS)
@@ -62,29 +62,39 @@ def install():
     systemctl("daemon-reload")
 
 
-def _suit_the_build():
-    """A leak checker traces its own process, which the units forbid. And what is installed below a home
-    directory, as `make distcheck` may do, is not seen by a unit that sees none."""
-    if b"__asan_init" in (BUILD / "tenured").read_bytes():
-        for unit in ("tenured", "tenured@", "tenured-hardened"):
-            _permit(unit, "SystemCallFilter=")
-    if program().startswith(("/home/", "/root/")):
-        _permit("tenured-hardened", "ProtectHome=read-only")
-
-
-def _permit(unit, setting):
-    directory = Path(f"/run/systemd/system/{unit}.service.d")
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / f"{setting.partition('=')[0]}.conf").write_text(f"[Service]\n{setting}\n")
+def _staged_unit():
+    return next(Path(os.environ["TENURE_STAGE"]).rglob("lib/systemd/system/tenured.service")).read_text()
 
 
 def program():
-    """The daemon as it was installed."""
-    for place in (*PLACES.values(), "/lib/systemd/system"):
-        unit = Path(place, "tenured.service")
-        if unit.exists():
-            return re.search(r"^ExecStart=(\S+)", unit.read_text(), re.M)[1]
-    raise AssertionError("tenured.service is not where systemd looks")
+    """Where the daemon is, as the unit has it."""
+    place = re.search(r"^ExecStart=(\S+)", _staged_unit(), re.M)[1]
+    return str(PREFIX / "sbin" / "tenured") if has_own_prefix() else place
+
+
+def has_own_prefix():
+    """As `make distcheck` installs it: nothing is where systemd looks."""
+    return not re.search(r"^ExecStart=/usr/(local/)?sbin/", _staged_unit(), re.M)
+
+
+def _move(stage):
+    """From its own prefix to the usual places."""
+    old = Path(re.search(r"^ExecStart=(\S+)/sbin/", _staged_unit(), re.M)[1])
+    shutil.copytree(stage / old.relative_to("/"), PREFIX, dirs_exist_ok=True, symlinks=True)
+    for folder, place in PLACES.items():
+        for found in (PREFIX / "lib" / folder).glob("tenured*"):
+            text = found.read_text().replace(f"{old}/etc/", "/etc/").replace(str(old), str(PREFIX))
+            Path(place, found.name).write_text(text)
+            found.unlink()
+
+
+def _suit_the_build():
+    """A leak checker traces its own process, which the units forbid."""
+    if b"__asan_init" in (BUILD / "tenured").read_bytes():
+        for unit in ("tenured", "tenured@", "tenured-hardened"):
+            directory = Path(f"/run/systemd/system/{unit}.service.d")
+            directory.mkdir(parents=True)
+            (directory / "sanitizers.conf").write_text("[Service]\nSystemCallFilter=\n")
 
 
 def systemctl(*arguments, check=True, **more):
