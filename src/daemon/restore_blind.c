@@ -313,13 +313,14 @@ static void tend(struct blind *b, bool *ret_over)
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct blind *b = userdata;
+	struct manager *m = b->manager;
 	bool over;
 
 	(void)usec;
 	tend(b, &over);
 	if (over) {
 		log_notice("what an earlier daemon had left has ended");
-		b->manager->blind = blind_free(b);
+		m->blind = blind_free(b);
 		return 0;
 	}
 	(void)sd_event_source_set_time_relative(source, LOOK_USEC);
@@ -328,15 +329,16 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 
 void blind_begin(struct blind *b)
 {
+	struct manager *m = b ? b->manager : NULL;
 	int r;
 
 	if (!b)
 		return;
-	b->begin_usec = manager_now(b->manager);
+	b->begin_usec = manager_now(m);
 	r = sd_event_add_time_relative(
-		b->manager->event, &b->timer, CLOCK_MONOTONIC, LOOK_USEC, 0, on_timer, b);
+		m->event, &b->timer, CLOCK_MONOTONIC, LOOK_USEC, 0, on_timer, b);
 	if (r < 0) {
 		log_error("event loop: %s", strerror(-r));
-		b->manager->blind = blind_free(b);
+		m->blind = blind_free(b);
 	}
 }
