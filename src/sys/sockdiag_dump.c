@@ -118,7 +118,7 @@ static uint64_t cookie_of(const __u32 cookie[static 2])
 	return (uint64_t)cookie[1] << 32 | cookie[0];
 }
 
-static bool take_tcp(const struct nlmsghdr *h, struct sockdiag_entry *ret)
+static bool take_tcp(struct nlmsghdr *h, struct sockdiag_entry *ret)
 {
 	const struct inet_diag_msg *m = NLMSG_DATA(h);
 

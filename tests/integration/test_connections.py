@@ -267,7 +267,7 @@ def test_measured(web, load, sockets):
         n_told = len(watch.events("traffic"))
         time.sleep(1.5)
         assert len(watch.events("traffic")) == n_told
-    assert_clean(running.stop(), 400, generations=[1, 2])
+    assert_clean(running.stop(), 250, generations=[1, 2])
 
 
 def test_measured_begins_with_each_share(web, load):

@@ -310,9 +310,9 @@ def test_listeners(fake):
                              sockets="shared", origin="inherited", queue=[])])]
     code, out, _ = ctl(fake, "listeners", "web")
     assert code == 0 and fake.called("Listeners") == [{"service": "web"}]
-    lines = [line.split(maxsplit=7) for line in out.splitlines()]
-    assert lines[1] == ["web", "http", "tcp:[::]:8080", "per-worker", "own", "3", "4096", "new sockets"]
-    assert lines[2] == ["web", "admin", "unix:/run/a.sock", "shared", "inherited", "0", "4096",
+    lines = [line.split(maxsplit=8) for line in out.splitlines()]
+    assert lines[1] == ["web", "http", "tcp:[::]:8080", "per-worker", "own", "3", "4096", "0", "new sockets"]
+    assert lines[2] == ["web", "admin", "unix:/run/a.sock", "shared", "inherited", "0", "4096", "-",
                         "shared queue: Unix sockets have one queue"]
 
 
