@@ -312,7 +312,7 @@ def test_listeners(fake):
     assert code == 0 and fake.called("Listeners") == [{"service": "web"}]
     lines = [line.split(maxsplit=8) for line in out.splitlines()]
     assert lines[1] == ["web", "http", "tcp:[::]:8080", "per-worker", "own", "3", "4096", "0", "new sockets"]
-    assert lines[2] == ["web", "admin", "unix:/run/a.sock", "shared", "inherited", "0", "4096", "-",
+    assert lines[2] == ["web", "admin", "unix:/run/a.sock", "shared", "inherited", "0", "4096", "0",
                         "shared queue: Unix sockets have one queue"]
 
 
