@@ -14,11 +14,6 @@
 #include "sys/sockdiag.h"
 #include "sys/user.h"
 
-/* Of sockets that are about to be closed. */
-enum { LANE_DISCARDED = UINT32_MAX - 1 };
-/* Of an inherited socket that cannot be used for now: it keeps its place, and nobody gets it. */
-enum { LANE_PUT_ASIDE = UINT32_MAX - 2 };
-
 bool listener_lane_is_per_worker(const struct listener *l, unsigned lane)
 {
 	return lane < ARRAY_SIZE(l->per_worker_lanes) && l->per_worker_lanes[lane];
@@ -337,6 +332,14 @@ static void rename_lane(struct listener *l, unsigned from, unsigned to)
 			l->lanes.sockets[i].lane = to;
 }
 
+static void put_aside(struct listener *l, struct lane_socket *socket)
+{
+	socket->lane = LANES_PUT_ASIDE;
+	for (size_t i = 0; i < l->n_watches; i++)
+		if (l->watches[i]->fd == socket->fd)
+			l->watches[i]->lane = LANES_PUT_ASIDE;
+}
+
 /* The last member moves into the place of the one that leaves, at once, while the program still
  * names the old order: it must be one without a share. */
 static void remove_socket(struct listener *l, unsigned lane, unsigned slot)
@@ -348,7 +351,7 @@ static void remove_socket(struct listener *l, unsigned lane, unsigned slot)
 		return;
 	fd = socket->fd;
 	if (l->inherited && fd == l->inherited_fd) {
-		socket->lane = LANE_PUT_ASIDE;
+		put_aside(l, socket);
 		return;
 	}
 	listener_watch_drop(l, fd);
@@ -377,14 +380,14 @@ int listener_replace_socket(struct listener *l, unsigned lane, unsigned slot, bo
 		remove_socket(l, lane, slot);
 		r = listener_add_member(l, lane, slot);
 	} else {
-		old->lane = LANE_DISCARDED;
+		old->lane = LANES_DISCARDED;
 		r = listener_add_member(l, lane, slot);
 		if (r >= 0)
 			r = listener_guard_settle(l, mark);
 		if (r < 0)
-			rename_lane(l, LANE_DISCARDED, lane);
+			rename_lane(l, LANES_DISCARDED, lane);
 		else
-			remove_socket(l, LANE_DISCARDED, slot);
+			remove_socket(l, LANES_DISCARDED, slot);
 	}
 	listener_guard_look(l);
 	listener_steer(l);
@@ -399,7 +402,7 @@ static int replace_sockets(struct listener *l, unsigned lane)
 	size_t mark = l->lanes.n;
 	int r = 0;
 
-	rename_lane(l, lane, LANE_DISCARDED);
+	rename_lane(l, lane, LANES_DISCARDED);
 	for (made = 0; made < n; made++) {
 		r = listener_add_member(l, lane, made);
 		if (r < 0)
@@ -411,11 +414,11 @@ static int replace_sockets(struct listener *l, unsigned lane)
 		/* Back from the end: nothing moves. */
 		while (made-- > 0)
 			remove_socket(l, lane, made);
-		rename_lane(l, LANE_DISCARDED, lane);
+		rename_lane(l, LANES_DISCARDED, lane);
 		return r;
 	}
 	while (n-- > 0)
-		remove_socket(l, LANE_DISCARDED, n);
+		remove_socket(l, LANES_DISCARDED, n);
 	return 0;
 }
 
