@@ -82,6 +82,8 @@ int listener_prepare_lane(struct listener *l, unsigned lane, unsigned n_workers,
 	struct error *ret_error);
 /* The socket a worker gets (borrowed), or -1. */
 int listener_socket(const struct listener *l, unsigned lane, unsigned slot);
+/* Any of our own: what is the group's can be said or asked at each. -1: there is none. */
+int listener_any_socket(const struct listener *l);
 /* Compile and attach from the service's state. */
 void listener_steer(struct listener *l);
 /* Which sockets nobody serves are watched and reset (from the service's state). */

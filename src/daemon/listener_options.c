@@ -128,9 +128,14 @@ static void set_all(struct listener *l, const struct sockopt *o, bool unlock)
 	int r = 0;
 
 	for (size_t i = 0; i < l->lanes.n && r >= 0; i++) {
-		r = listen_option_set(l->lanes.sockets[i].fd, o);
+		int fd = l->lanes.sockets[i].fd;
+
+		/* A stranger's is not ours to change. */
+		if (fd < 0)
+			continue;
+		r = listen_option_set(fd, o);
 		if (r >= 0 && unlock)
-			r = listen_option_unlock(l->lanes.sockets[i].fd, o);
+			r = listen_option_unlock(fd, o);
 	}
 	if (r < 0) {
 		_cleanup_free_ char *refusal = listener_option_refusal(o, r);
@@ -236,14 +241,20 @@ static bool equal(const struct sockopt *a, const struct sockopt *b)
 	return a->value == b->value && streq(a->text, b->text);
 }
 
-/* Of all sockets of the listener, how many have something else than the first. */
-static size_t count_others(const struct reading *p, const struct sockopt *actual)
+/* How many of the listener's sockets have something else than the one that was read; *ret_all: how
+ * many there are. */
+static size_t count_others(const struct reading *p, const struct sockopt *actual, size_t *ret_all)
 {
 	size_t n = 0;
 
-	for (size_t i = 1; i < p->l->lanes.n; i++) {
+	*ret_all = 0;
+	for (size_t i = 0; i < p->l->lanes.n; i++) {
 		struct sockopt other = *actual;
 
+		/* A stranger's is none of them. */
+		if (p->l->lanes.sockets[i].fd < 0)
+			continue;
+		(*ret_all)++;
 		if (listen_option_get(p->l->lanes.sockets[i].fd, &other) >= 0)
 			n += !equal(&other, actual);
 	}
@@ -270,7 +281,7 @@ static char *explain(struct reading *p, enum socket_option option,
 {
 	const struct socket_option_info *info = socket_option_info(option);
 	char *note = NULL;
-	size_t others;
+	size_t others, all;
 
 	if (!s) {
 		if (info->by_itself)
@@ -280,10 +291,9 @@ static char *explain(struct reading *p, enum socket_option option,
 			return strdup("follows from tos");
 		return strdup("not asked for: set by a worker");
 	}
-	others = count_others(p, actual);
+	others = count_others(p, actual, &all);
 	if (others > 0)
-		return xasprintf(
-			"not the same on all sockets: %zu of %zu differ", others, p->l->lanes.n);
+		return xasprintf("not the same on all sockets: %zu of %zu differ", others, all);
 	if (info->type == OPTION_IS_TEXT)
 		return streq(s->text, actual->text) ? NULL : strdup("changed by a worker");
 	note = explain_difference(p, option, s->value, actual->value);
@@ -388,8 +398,8 @@ int listener_options_report(
 	struct reading p = {.l = l, .fd = -1};
 	_cleanup_close_ int blank = -1;
 
-	if (l->lanes.n > 0 && !address_is_unix(&l->config.address)) {
-		p.fd = l->lanes.sockets[0].fd;
+	p.fd = listener_any_socket(l);
+	if (p.fd >= 0 && !address_is_unix(&l->config.address)) {
 		blank = listen_options_blank(&l->config.address, false);
 		p.blank = blank;
 		for (unsigned o = 0; o < SOCKET_OPTIONS_N; o++) {
