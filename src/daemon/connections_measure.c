@@ -118,7 +118,10 @@ void measure_end(struct manager_service *s)
 	struct connection_measure *m = &s->connections->measure;
 	uint64_t now = walk_now();
 
-	if (m->now_epoch == m->epoch) {
+	/* When the shares have changed meanwhile it is good for nothing, and may be large. */
+	if (m->now_epoch != m->epoch) {
+		idmap_done(&m->now);
+	} else {
 		idmap_done(&m->before);
 		m->before = m->now;
 		memset(&m->now, 0, sizeof(m->now));
