@@ -196,6 +196,12 @@ START_TEST(who_it_is)
 	f = l->guard.foreign;
 	ck_assert_uint_eq(l->guard.n_foreign, 1);
 	ck_assert(f->member);
+	/* Whoever looks does not wait for it to be found. */
+	ck_assert_int_eq(f->pid, 0);
+	ck_assert(!f->reported);
+	scene_turn();
+	ck_assert(f->reported);
+	ck_assert_ptr_null(l->guard.search);
 	ck_assert_uint_eq(f->uid, geteuid());
 	ck_assert_int_gt(f->pid, 0);
 	ck_assert_ptr_nonnull(f->program);
