@@ -149,6 +149,8 @@ int socket_options_copy(const struct socket_options *o, struct socket_options *r
 /* NULL: it was not asked for. Borrowed. */
 const struct socket_option_setting *socket_options_find(
 	const struct socket_options *o, enum socket_option option);
+/* Was it asked for, by this key or by another one for the same thing? */
+bool socket_options_has(const struct socket_options *o, enum socket_option option);
 /* The value that was asked for, else fallback. */
 int64_t socket_options_value(
 	const struct socket_options *o, enum socket_option option, int64_t fallback);

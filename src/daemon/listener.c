@@ -300,6 +300,7 @@ struct listener *listener_close(struct listener *l)
 	free(l->rules);
 	listener_config_done(&l->config);
 	listener_sockopts_free(l->sockopts);
+	socket_options_done(&l->came_options);
 	free(l);
 	return NULL;
 }
@@ -515,10 +516,9 @@ void listener_update(struct listener *l, const struct listener_config *c)
 	if (listener_config_copy(c, &copy) < 0)
 		return;
 	copy.place.file = NULL;
-	if (l->inherited) {
-		copy.address = l->inherited->address;
-		if (copy.backlog == CONFIG_BACKLOG_DEFAULT && l->inherited->queue_max > 0)
-			copy.backlog = l->inherited->queue_max;
+	if (l->inherited && inherit_complete(l, &copy) < 0) {
+		listener_config_done(&copy);
+		return;
 	}
 	listener_options_update(l, &copy);
 	listener_config_done(&l->config);

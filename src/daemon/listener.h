@@ -68,6 +68,7 @@ struct listener {
 	bool inherited_placed;		     /* in the lane of the first generation that uses it */
 	bool came_grouped;		     /* how it came */
 	int came_flags;
+	struct socket_options came_options; /* that are not the kernel's defaults */
 };
 enum { LISTENER_LANES_AT_START = 2 }; /* made at the start, with the uid the group needs */
 

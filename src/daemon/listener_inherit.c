@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 
+#include "daemon/listener_options.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
 #include "sys/listen.h"
@@ -160,7 +161,7 @@ int inherit_take(struct listener *l, struct error *ret_error)
 {
 	struct activation_socket *s =
 		find(&l->service->manager->activation, l->config.inherit, l->config.inherit_index);
-	int grouped;
+	int grouped, r;
 
 	if (!s)
 		return did_not_come(l, ret_error);
@@ -181,13 +182,33 @@ int inherit_take(struct listener *l, struct error *ret_error)
 	grouped = listen_is_group(s->fd);
 	l->came_grouped = grouped > 0;
 	l->came_flags = fcntl(s->fd, F_GETFL);
-	l->config.address = s->address;
-	/* Backlog= of the socket unit, unless another was asked for. */
-	if (l->config.backlog == CONFIG_BACKLOG_DEFAULT && s->queue_max > 0)
-		l->config.backlog = s->queue_max;
 	s->in_use = true;
 	l->inherited = s;
-	return 0;
+	r = listener_options_read(l, &l->came_options);
+	if (r >= 0)
+		r = inherit_complete(l, &l->config);
+	return r < 0 ? error_set_errno(ret_error, r, "%s: listener %s: the options of its socket",
+			       l->service->name, l->config.name)
+		     : 0;
+}
+
+int inherit_complete(const struct listener *l, struct listener_config *c)
+{
+	const struct socket_options *came = &l->came_options;
+	const struct config_place nowhere = {0};
+	int r = 0;
+
+	c->address = l->inherited->address;
+	c->v6only = listen_is_v6only(l->inherited_fd);
+	/* Backlog= of the socket unit, unless another was asked for. */
+	if (c->backlog == CONFIG_BACKLOG_DEFAULT && l->inherited->queue_max > 0)
+		c->backlog = l->inherited->queue_max;
+	/* From the last one on: what decides about others comes before them. */
+	for (size_t i = came->n; r >= 0 && i-- > 0;)
+		if (!socket_options_has(&c->options, came->list[i].option))
+			r = socket_options_set(&c->options, came->list[i].option,
+				came->list[i].value, came->list[i].text, nowhere);
+	return r;
 }
 
 /* --- a group --------------------------------------------------------------- */
@@ -313,6 +334,7 @@ void inherit_give_back(struct listener *l)
 	}
 	if (l->inherited->queue_max > 0)
 		(void)listen_start(l->inherited_fd, l->inherited->queue_max);
+	listener_options_restore(l);
 	if (l->came_flags >= 0)
 		(void)fcntl(l->inherited_fd, F_SETFL, l->came_flags);
 	l->inherited_fd = close_fd(l->inherited_fd);

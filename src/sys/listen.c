@@ -142,6 +142,17 @@ int listen_open_member(const struct address *a, const struct listen_options *o)
 	return TAKE_FD(fd);
 }
 
+/* Packets with a smaller TTL are dropped. 255: those of nearly everybody, who begin with 64 or 128.
+ * ip(7). */
+static int set_least_ttl(int fd, int ttl)
+{
+	int r4 = set_option(fd, IPPROTO_IP, IP_MINTTL, ttl);
+	int r6 = set_option(fd, IPPROTO_IPV6, IPV6_MINHOPCOUNT, ttl);
+
+	/* A socket of IPv6 has both. */
+	return r4 < 0 && r6 < 0 ? r4 : 0;
+}
+
 int listen_hold_back(int fd, bool hold)
 {
 	struct sock_filter nothing = BPF_STMT(BPF_RET | BPF_K, 0);
@@ -152,6 +163,9 @@ int listen_hold_back(int fd, bool hold)
 		r = setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
 	else
 		r = setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof(unused));
+	/* Some kernels keep filters, not those that steer, from ordinary users. */
+	if (r < 0 && errno == (hold ? EPERM : ENOENT))
+		return set_least_ttl(fd, hold ? 255 : 0);
 	return r < 0 ? -errno : 0;
 }
 
@@ -165,6 +179,13 @@ int listen_is_group(int fd)
 	int value, r = get_option(fd, SOL_SOCKET, SO_REUSEPORT, &value);
 
 	return r < 0 ? r : value != 0;
+}
+
+bool listen_is_v6only(int fd)
+{
+	int value;
+
+	return get_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, &value) >= 0 && value != 0;
 }
 
 static int socket_type(int fd)

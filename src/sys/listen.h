@@ -78,8 +78,11 @@ int listen_leave_group(int fd);
 /* Is SO_REUSEPORT set? 0, 1 or -errno. A socket for which it was set before bind(2), or listen(2)
  * of TCP, is a group by itself, and can be steered at once. */
 int listen_is_group(int fd);
-/* Drop whatever arrives for the socket itself (SO_ATTACH_FILTER), or no longer. A TCP client whose
- * SYN was dropped sends another a second later; datagrams are lost. 0 or -errno. */
+/* Does an IPv6 socket take no IPv4? False for others. */
+bool listen_is_v6only(int fd);
+/* Drop whatever arrives for the socket itself (SO_ATTACH_FILTER, else IP_MINTTL), or no longer. A
+ * TCP client whose SYN was dropped sends another a second later; datagrams are lost. 0 or -errno.
+ */
 int listen_hold_back(int fd, bool hold);
 
 struct listen_state {
