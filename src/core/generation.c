@@ -37,12 +37,14 @@ const char *generation_state_to_string(enum generation_state s)
 
 void policy_defer(struct policy *p, const struct service_config *c)
 {
-	for (size_t i = 0; i < c->n_listeners; i++) {
-		uint64_t defer = socket_options_defer_usec(&c->listeners[i].options);
+	for (size_t i = 0; i < c->n_listeners; i++)
+		policy_defer_usec(p, socket_options_defer_usec(&c->listeners[i].options));
+}
 
-		if (defer > 0)
-			p->drain.settle_usec = MAX(p->drain.settle_usec, defer + USEC_PER_SEC);
-	}
+void policy_defer_usec(struct policy *p, uint64_t usec)
+{
+	if (usec > 0)
+		p->drain.settle_usec = MAX(p->drain.settle_usec, usec + USEC_PER_SEC);
 }
 
 void policy_from_config(struct policy *p, const struct service_config *c)

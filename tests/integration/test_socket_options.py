@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from canaries import at_listener_of
 from daemon import BAD_CONFIG, FAILED, worker_service
 from harness import TENURECTL, TENURED, Program, assert_clean, connect, free_port, has_ipv6, http_get
 from netns import Netns
@@ -204,13 +205,19 @@ def test_check_looks_at_this_machine(daemon):
 # ---- those that concern our own work ----
 
 
-def test_defer_accept(web, load):
+@pytest.mark.parametrize("who", ["configuration", "worker"])
+def test_defer_accept(web, load, who):
     """A connection that has not sent anything belongs to the old generation until it does: that one
-    settles for so long. Readiness is found without waiting for it."""
+    settles for so long, also when a worker asked for it by itself. Readiness is found without waiting
+    for it."""
     port = free_port()
     begun = time.monotonic()
-    one = web(port=port, listen=listen_with(port, {"defer_accept": "3s"}), upgrade=quick())
+    options = {"defer_accept": "3s"} if who == "configuration" else {}
+    one = web(port=port, listen=listen_with(port, options), upgrade=quick())
     assert time.monotonic() - begun < 10
+    if who == "worker":
+        defer = (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 3)
+        at_listener_of(one.pids()[0], port, lambda s: s.setsockopt(*defer))
     running = load(port, clients=CLIENTS)
     running.wait_for(ok=50)
     late = [connect(port) for _ in range(10)]
@@ -237,6 +244,8 @@ def test_defer_accept(web, load):
     assert time.monotonic() - begun >= 3.9
     assert_clean(running.stop(), 100, generations=[1, 2])
     assert "was reset" not in one.log and "dropped" not in one.log
+    told = "generation 1: listener http waits 3 s for the first bytes"
+    assert one.log.count(told) == (who == "worker"), one.log
 
 
 @pytest.mark.root
