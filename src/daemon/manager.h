@@ -24,7 +24,8 @@ struct worker_process;
 struct output_hub;
 struct connections; /* connections.h */
 struct connection_counter;
-struct list_call; /* control_list.c */
+struct list_call;    /* control_list.c */
+struct memory_watch; /* memory.c */
 struct verify;
 
 /* sd-event: a message must be matched to its worker before its exit is handled, and both before
@@ -106,8 +107,7 @@ struct manager_service {
 				   by it */
 	struct verify *verify;	/* a run that is under way; NULL */
 	struct connections *connections; /* NULL: nobody has asked yet */
-	sd_event_source *memory_timer;	 /* recycle.memory; NULL */
-	size_t memory_next;		 /* the worker that is looked at next */
+	struct memory_watch *memory;	 /* recycle.memory; NULL */
 	uint64_t moved_usec;		 /* how long the last going back took; 0: none did */
 	struct manager_preview preview;
 	int preview_rules[64];	      /* rule id per listener; 0: none */
@@ -178,7 +178,7 @@ void manager_check_stopped(struct manager *m);
 struct manager_service *manager_find(const struct manager *m, const char *name);
 /* Somebody else reaps it: a worker, or the command of a check. */
 bool manager_is_worker(const struct manager *m, pid_t pid);
-uint64_t manager_now(struct manager *m); /* CLOCK_MONOTONIC of this iteration */
+uint64_t manager_now(struct manager *m); /* CLOCK_MONOTONIC, not the loop's */
 uint64_t realtime_now(void);
 unsigned manager_n_cpus(void);		/* affinity and cgroup quota */
 void manager_cpus(struct cpu_set *ret); /* our own affinity */
