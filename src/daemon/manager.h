@@ -213,6 +213,8 @@ struct request_options {
 struct manager_service *manager_service_new(
 	struct manager *m, const struct service_config *c, struct error *ret_error);
 struct manager_service *manager_service_free(struct manager_service *s);
+/* With its workers; the caller takes it out of the service's list, afterwards. */
+struct manager_generation *manager_generation_free(struct manager_generation *g);
 /* Start a stopped service; its listeners are bound. */
 int manager_service_start(
 	struct manager_service *s, const char *requested_by, struct error *ret_error);
