@@ -189,7 +189,7 @@ static void end_service(struct connection_counter *c, size_t service)
 	if (s->connections->counting) {
 		s->connections->counting = false;
 		keep_counts(s->connections, c->walk, service);
-		measure_end(s);
+		measure_end(s, c->walk->error >= 0);
 	}
 	answer_asks(s, c->walk, service);
 }

@@ -113,13 +113,14 @@ static void tell(struct manager_service *s)
 	followers_traffic(s);
 }
 
-void measure_end(struct manager_service *s)
+void measure_end(struct manager_service *s, bool complete)
 {
 	struct connection_measure *m = &s->connections->measure;
 	uint64_t now = walk_now();
 
-	/* When the shares have changed meanwhile it is good for nothing, and may be large. */
-	if (m->now_epoch != m->epoch) {
+	/* When the shares have changed meanwhile it is good for nothing, and may be large. And whom
+	 * it has not met would be new at the next. */
+	if (m->now_epoch != m->epoch || !complete) {
 		idmap_done(&m->now);
 	} else {
 		idmap_done(&m->before);

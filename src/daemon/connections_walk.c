@@ -330,6 +330,8 @@ static void step_dump(struct walk *w)
 		if (w->dumping)
 			return;
 	}
+	if (r < 0)
+		w->error = r;
 	for (size_t i = 0; r < 0 && i < w->n_targets; i++)
 		if (w->targets[i].has_sockets)
 			w->targets[i].error = r;

@@ -36,6 +36,7 @@ struct walk {
 	uint64_t busy_usec, longest_usec; /* of the processor: in all, and in one walk_run() */
 	struct walk_target *targets;
 	size_t n_targets, targets_capacity;
+	int error; /* 0, or why not all connections were seen: -errno */
 	walk_connection_fn function;
 	void *userdata;
 	/* walk's own */
@@ -52,7 +53,6 @@ struct walk {
 	bool reading;
 	struct sockdiag_dump dump;
 	bool dumping;
-	int error;
 };
 
 /* function may be NULL. backwards: the last target is looked at first, so that in the long run none
