@@ -34,6 +34,7 @@ struct walk_place; /* where a service's connections come in */
 struct walk {
 	uint64_t started_usec;		  /* CLOCK_MONOTONIC */
 	uint64_t busy_usec, longest_usec; /* of the processor: in all, and in one walk_run() */
+	bool nobodys; /* those that no worker has are wanted, too; the caller's to set */
 	struct walk_target *targets;
 	size_t n_targets, targets_capacity;
 	int error; /* 0, or why not all connections were seen: -errno */

@@ -62,6 +62,13 @@ static int resolve_owner(
 	return 0;
 }
 
+/* The connections that come to it can be told from those of other lanes. */
+static void tag(const struct listener *l, int fd, unsigned lane)
+{
+	if (l->kind == LISTENER_GROUP && l->config.address.kind == ADDRESS_TCP)
+		(void)listen_tag(fd, lane % LISTEN_TAGS);
+}
+
 int listener_keep_socket(struct listener *l, unsigned lane, unsigned slot, int *fd_take)
 {
 	int *fd = fd_take, r = lanes_append(&l->lanes, lane, slot, *fd);
@@ -73,6 +80,7 @@ int listener_keep_socket(struct listener *l, unsigned lane, unsigned slot, int *
 		(void)lanes_remove(&l->lanes, lane, slot, NULL);
 		return r;
 	}
+	tag(l, *fd, lane);
 	*fd = -1;
 	return 0;
 }
@@ -329,8 +337,10 @@ bool listener_lane_has_share(const struct listener *l, unsigned lane)
 static void rename_lane(struct listener *l, unsigned from, unsigned to)
 {
 	for (size_t i = 0; i < l->lanes.n; i++)
-		if (l->lanes.sockets[i].lane == from)
+		if (l->lanes.sockets[i].lane == from) {
 			l->lanes.sockets[i].lane = to;
+			tag(l, l->lanes.sockets[i].fd, to);
+		}
 }
 
 static void put_aside(struct listener *l, struct lane_socket *socket)

@@ -287,6 +287,8 @@ void listener_options_restore(struct listener *l)
 		return;
 	came.address = l->config.address;
 	came.v6only = l->config.v6only;
+	if (came.address.kind == ADDRESS_TCP)
+		(void)listen_tag(l->inherited_fd, 0);
 	lanes_done(&l->lanes);
 	if (lanes_append(&l->lanes, 0, 0, l->inherited_fd) >= 0)
 		listener_options_update(l, &came);

@@ -181,6 +181,19 @@ int listen_is_group(int fd)
 	return r < 0 ? r : value != 0;
 }
 
+/* By three options that mean nothing to a TCP socket that is bound, that connections inherit, and
+ * that sock_diag(7) tells of each: a mark (SO_MARK) would take a privilege, and change routes. */
+int listen_tag(int fd, unsigned tag)
+{
+	int r = set_option(fd, IPPROTO_IP, IP_MULTICAST_ALL, !(tag & 1));
+
+	if (r >= 0)
+		r = set_option(fd, IPPROTO_IP, IP_MULTICAST_LOOP, !(tag & 2));
+	if (r >= 0)
+		r = set_option(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, (tag & 4) != 0);
+	return r;
+}
+
 bool listen_is_v6only(int fd)
 {
 	int value;

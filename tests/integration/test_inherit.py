@@ -13,25 +13,12 @@ import pytest
 
 from daemon import ROLLED_BACK, worker_service
 from harness import assert_clean, free_port, has_ipv6, http_get, wait_until
-from udp import UdpLoad, ask, assert_none_lost, bound, listeners, pause, passing
+from udp import ask, assert_none_lost, bound, listeners, pause, passing
 from upgrades import quick, web_config
 
 NOBODY = 65534
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
-
-
-@pytest.fixture
-def udp_load(tmp_path, no_strays):  # pylint: disable=unused-argument
-    made = []
-
-    def make(address, **options):
-        made.append(UdpLoad(tmp_path, address, **options))
-        return made[-1].start()
-
-    yield make
-    for one in made:
-        one.kill()
 
 
 @pytest.fixture
@@ -208,7 +195,8 @@ def test_options(daemon, load, made, sockets):
     }
     for (level, name), value in came.items():
         given.setsockopt(level, name, value)
-    before = {which: given.getsockopt(*which) for which in [*came, (socket.IPPROTO_TCP, socket.TCP_KEEPCNT)]}
+    more = [(socket.IPPROTO_TCP, socket.TCP_KEEPCNT), (socket.IPPROTO_IP, 49), (socket.IPPROTO_IP, 24)]
+    before = {which: given.getsockopt(*which) for which in [*came, *more]}
     config = inheriting("web", workers=2, listener={"sockets": sockets, "ttl": 44, "keepcnt": 7})
     one = passing(daemon, [("web", given)], config)
     one.wait_serving()
