@@ -269,8 +269,7 @@ static void reach_step(struct service *s, struct generation *to, uint64_t now, s
 	set_weights(s, to, step->weight, now);
 	r->phase = ROLLOUT_SOAKING;
 	r->soaked = false;
-	r->deadline_usec = to->policy.soak_usec >= USEC_INFINITY - now ? USEC_INFINITY
-								       : now + to->policy.soak_usec;
+	r->deadline_usec = usec_add(now, to->policy.soak_usec);
 	/* The first start has nothing to go back to: there is nothing to soak for. */
 	if (r->from == 0)
 		r->deadline_usec = now;
@@ -343,9 +342,7 @@ static void replace_old(struct service *s, struct generation *to, uint64_t now, 
 	}
 	from->state = GENERATION_WARM;
 	from->since_usec = now;
-	from->warm_until_usec = to->policy.keep_warm_usec >= USEC_INFINITY - now
-					? USEC_INFINITY
-					: now + to->policy.keep_warm_usec;
+	from->warm_until_usec = usec_add(now, to->policy.keep_warm_usec);
 	effects_add(ret, (struct effect){.kind = EFFECT_REPORT,
 				 .report = REPORT_GENERATION_WARM,
 				 .generation = from->number,
