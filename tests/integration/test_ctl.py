@@ -705,7 +705,10 @@ def test_no_rollout_to_promote(fake):
     fake.answers["Promote"] = lambda p: [reply() if p["service"] == "b" else error(
         "NoRollout", service=p["service"])]
     code, out, err = ctl(fake, "promote", "a", "b")
-    assert code == 1 and err == "tenurectl: a: no rollout is in progress\n"
+    assert code == 1 and err == (
+        "tenurectl: a: no rollout is in progress; `tenurectl rollback a` goes back from one that is done or "
+        "only settles\n"
+    )
     assert out == "b: goes on with the next step\n", "the others are done all the same"
 
 
