@@ -201,6 +201,7 @@ def test_options(daemon, load, made, sockets):
     one = passing(daemon, [("web", given)], config)
     one.wait_serving()
     running = load(given.getsockname()[1], clients=4)
+    running.wait_for(generation=1)
     listener = web_config(one)["listen"]["web"]
     for number in range(2, 6):
         if number == 4:
