@@ -91,6 +91,40 @@ unsigned rollout_plan(const struct policy *p, unsigned pause_at, struct rollout_
 	return out;
 }
 
+bool rollout_can_scale(const struct service *s)
+{
+	const struct rollout *r = &s->rollout;
+	const struct generation *to = service_generation(s, r->to),
+				*from = service_generation(s, r->from);
+
+	/* Workers that go one by one, or are all gone to come back, are counted on as they are. */
+	return (r->phase == ROLLOUT_STARTING || r->phase == ROLLOUT_SOAKING) && to && from &&
+	       from->state == GENERATION_SERVING &&
+	       (to->policy.strategy == STRATEGY_CANARY ||
+		       to->policy.strategy == STRATEGY_BLUE_GREEN);
+}
+
+void rollout_scale(struct service *s, unsigned n, uint64_t now, struct effects *ret)
+{
+	struct rollout *r = &s->rollout;
+	struct generation *to = service_generation(s, r->to);
+	unsigned now_needed;
+
+	for (unsigned i = 0; i < r->n_steps; i++)
+		r->steps[i].workers = workers_for(n, r->steps[i].weight);
+	now_needed = r->steps[r->step].workers;
+	/* Those that an earlier scaling down sent away; who has gone waits for its step. */
+	for (unsigned i = 0; i < n; i++) {
+		struct worker *w = &to->workers[i];
+
+		if (w->state == WORKER_STOPPED && i >= now_needed)
+			w->retiring = w->owes_settle = false;
+		else if (w->retiring)
+			generation_unretire_worker(to, w, now, ret);
+	}
+	generation_start(to, now_needed, now, ret);
+}
+
 bool rollout_is_open(const struct rollout *r)
 {
 	return r->phase != ROLLOUT_NONE && r->phase != ROLLOUT_SETTLING;
