@@ -96,6 +96,8 @@ static const struct socket_option_info table[SOCKET_OPTIONS_N] = {
 	[OPTION_MULTICAST_LOOP] = {"multicast_loop", IP(IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP),
 		.both = true, BOOL, .fits = FITS_UDP},
 	[OPTION_RXQ_OVFL] = {"rxq_ovfl", SOCKET(SO_RXQ_OVFL), BOOL, .fits = FITS_UDP},
+	[OPTION_NONBLOCKING] = {"nonblocking", .flag = true, .kernel = "O_NONBLOCK", BOOL,
+		.fits = FITS_IP | FITS_UNIX},
 };
 /* clang-format on */
 
@@ -293,6 +295,8 @@ uint64_t socket_options_defer_usec(const struct socket_options *o)
 
 static enum sockopt_type kernel_type(const struct socket_option_info *info)
 {
+	if (info->flag)
+		return SOCKOPT_NONBLOCK;
 	switch (info->type) {
 	case OPTION_IS_LINGER:
 		return SOCKOPT_LINGER;
@@ -319,7 +323,7 @@ size_t socket_option_kernel(const struct socket_option_setting *s, const struct 
 	bool v6 = address_family(a) == AF_INET6;
 	size_t n = 0;
 
-	if (info->level < 0 || address_is_unix(a))
+	if (info->level < 0 || (address_is_unix(a) && !(info->fits & FITS_UNIX)))
 		return 0;
 	memcpy(o.text, s->text, sizeof(o.text));
 	if (v6 && info->level_v6 > 0) {

@@ -30,7 +30,7 @@ static void options_of(const struct listener *l, struct listen_options *ret)
 
 	l->sockopts->refused = SIZE_MAX;
 	*ret = (struct listen_options){
-		.blocking = true,
+		.blocking = !socket_options_value(&c->options, OPTION_NONBLOCKING, 0),
 		.backlog = c->backlog,
 		.v6only = c->v6only,
 		.options = l->sockopts->list,

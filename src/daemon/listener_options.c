@@ -178,10 +178,11 @@ void listener_options_update(struct listener *l, const struct listener_config *c
 	struct listener_sockopts *o = NULL;
 	_cleanup_close_ int blank = -1;
 
-	if (address_is_unix(&l->config.address) || listener_sockopts_new(c, &o) < 0)
+	if (listener_sockopts_new(c, &o) < 0)
 		return;
 	for (size_t i = 0; i < old->n; i++) {
-		if (is_ours(&old->list[i]) || socket_options_find(&c->options, old->list[i].option))
+		if (is_ours(&old->list[i]) || old->list[i].option == OPTION_NONBLOCKING ||
+			socket_options_find(&c->options, old->list[i].option))
 			continue;
 		if (blank < 0)
 			blank = listen_options_blank(&l->config.address, l->config.v6only);
@@ -196,8 +197,11 @@ void listener_options_update(struct listener *l, const struct listener_config *c
 		multicast_group_kernel(&old->groups[i], true, &leave);
 		set_all(l, &leave, false);
 	}
+	/* A worker that waits for several sockets at once may have made it so itself, and would
+	 * sleep in accept(2): it is never switched off behind anybody's back. */
 	for (size_t i = 0; i < o->n; i++)
-		set_all(l, &o->list[i], false);
+		if (o->list[i].type != SOCKOPT_NONBLOCK || o->list[i].value)
+			set_all(l, &o->list[i], false);
 	listener_sockopts_free(l->sockopts);
 	l->sockopts = o;
 }
@@ -265,8 +269,6 @@ int listener_options_read(const struct listener *l, struct socket_options *ret)
 	struct sockopt o, ordinary;
 	int r = 0;
 
-	if (address_is_unix(a))
-		return 0;
 	blank = listen_options_blank(a, v6only);
 	for (unsigned i = 0; blank >= 0 && r >= 0 && i < SOCKET_OPTIONS_N; i++) {
 		if (is_left_alone(i, l) || read_option(l->inherited_fd, i, a, v6only, &o) < 0 ||
@@ -282,8 +284,7 @@ void listener_options_restore(struct listener *l)
 {
 	struct listener_config came = {0};
 
-	if (address_is_unix(&l->config.address) ||
-		socket_options_copy(&l->came_options, &came.options) < 0)
+	if (socket_options_copy(&l->came_options, &came.options) < 0)
 		return;
 	came.address = l->config.address;
 	came.v6only = l->config.v6only;
@@ -511,10 +512,12 @@ int listener_options_report(
 	_cleanup_close_ int blank = -1;
 
 	p.fd = listener_any_socket(l);
-	if (p.fd >= 0 && !address_is_unix(&l->config.address)) {
+	if (p.fd >= 0) {
 		blank = listen_options_blank(&l->config.address, false);
 		p.blank = blank;
 		for (unsigned o = 0; o < SOCKET_OPTIONS_N; o++) {
+			if (address_is_unix(&l->config.address) && o != OPTION_NONBLOCKING)
+				continue;
 			if (o == OPTION_V6ONLY)
 				report_v6only(&p);
 			else if (o == OPTION_BACKLOG)

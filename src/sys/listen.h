@@ -11,7 +11,7 @@
 
 struct listen_options {
 	/* As workers expect it from a socket they are given: O_NONBLOCK is not set, like systemd's
-	 * NonBlocking=no and every pre-forking server. Whoever wants the other sets it itself. */
+	 * NonBlocking=no and every pre-forking server. Most that want the other set it. */
 	bool blocking;
 	unsigned backlog; /* used by listen_open_unix() alone; TCP says it in listen_start() */
 	bool v6only;

@@ -759,7 +759,8 @@ def test_wait_until_it_is_at_rest(fake):
 
     fake.answers.update(List=list_it, Events=events)
     assert ctl(fake, "wait", "web") == (0, "", "")
-    assert told.is_set() and fake.calls[0] == ("Events", {}, True)
+    # Two connections: which of them the fake hears first is chance.
+    assert told.is_set() and ("Events", {}, True) in fake.calls[:2]
 
 
 def test_wait_for_a_stopped_one_is_vain(fake):

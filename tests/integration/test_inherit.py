@@ -217,6 +217,8 @@ def test_options(daemon, load, made, sockets):
         }  # fmt: skip
         assert found["rcvbuf"]["actual"] == "256K"
         assert found["keepalive"]["note"] == "as its socket came"
+        # The test's worker makes it so; and nobody else changed anything.
+        assert found.pop("nonblocking")["note"] == "not asked for: set by a worker"
         assert not [o for o in found.values() if "differ" in (o["note"] or "") or "worker" in (o["note"] or "")], found
         one.upgrade()
         running.wait_for(generation=number)

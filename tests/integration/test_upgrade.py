@@ -359,7 +359,7 @@ def test_busy_old_generations(web, load):
 
 def test_too_many_generations(web):
     """Old ones that do not end are not added to without bound, and the refusal names one."""
-    one = web("--ignore-term", workers=1, upgrade=quick(), drain={"max_generations": 2, "timeout": "20s"})
+    one = web("--ignore-term", workers=1, upgrade=quick(), drain={"max_generations": 2, "timeout": "6s", "kill_after": "200ms"})
     one.upgrade()
     refused = one.upgrade(check=False)
     assert refused.code != 0
