@@ -449,8 +449,10 @@ int manager_run(struct manager *m)
 	 * staying. */
 	if (wanted > 0 && failed == wanted)
 		return EXIT_FAILURE;
-	/* Reading the configuration took memory that is not needed again. */
+	/* Reading the configuration took memory that is not needed again, and code: of ours and of
+	 * nine libraries, most of which only initialise themselves. */
 	(void)malloc_trim(0);
+	process_forget_code();
 	(void)sd_notifyf(
 		0, "READY=1\nSTATUS=Serving %zu of %zu services", wanted - failed, m->n_services);
 	r = sd_event_loop(m->event);

@@ -214,6 +214,18 @@ START_TEST(memory)
 }
 END_TEST
 
+/* Less is mapped, and everything goes on as if nothing had been. */
+START_TEST(code_is_forgotten)
+{
+	uint64_t before, after;
+
+	ck_assert_int_eq(process_memory_share(getpid(), &before), 0);
+	process_forget_code();
+	ck_assert_int_eq(process_memory_share(getpid(), &after), 0);
+	ck_assert_uint_lt(after, before);
+}
+END_TEST
+
 START_TEST(name_and_environment)
 {
 	static char *const argv[] = {
@@ -505,6 +517,7 @@ int main(void)
 	tcase_add_test(tcase, a_large_family);
 	tcase_add_test(tcase, orphans_come_to_us);
 	tcase_add_test(tcase, memory);
+	tcase_add_test(tcase, code_is_forgotten);
 	tcase_add_test(tcase, name_and_environment);
 	tcase_add_test(tcase, many_descriptors);
 	tcase_add_test(tcase, holders);
