@@ -77,8 +77,8 @@ int process_memory(pid_t pid, uint64_t *ret);
  * related processes is what they have. Takes the longer the more there is. -EACCES: needs the right
  * to trace it. */
 int process_memory_share(pid_t pid, uint64_t *ret);
-/* Unmap the pages of our own program's and libraries' code; those that run again are mapped again by
- * the next fault. For after a start, most of whose code is not needed any more. madvise(2). */
+/* Unmap the pages of our own program's and libraries' code; those that run again are mapped again
+ * by the next fault. For after a start, most of whose code is not needed any more. madvise(2). */
 void process_forget_code(void);
 /* Ask for orphans: prctl(PR_SET_CHILD_SUBREAPER). */
 int process_become_subreaper(void);
