@@ -178,6 +178,8 @@ void manager_check_stopped(struct manager *m);
 struct manager_service *manager_find(const struct manager *m, const char *name);
 /* Somebody else reaps it: a worker, or the command of a check. */
 bool manager_is_worker(const struct manager *m, pid_t pid);
+/* A child's source that may have been asked too early. NULL is fine. */
+void source_look_again(sd_event_source *source);
 uint64_t manager_now(struct manager *m); /* CLOCK_MONOTONIC, not the loop's */
 uint64_t realtime_now(void);
 unsigned manager_n_cpus(void);		/* affinity and cgroup quota */

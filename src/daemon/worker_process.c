@@ -195,6 +195,8 @@ static int on_exit_event(sd_event_source *source, const siginfo_t *si, void *use
 	p->exit_source = source_drop(p->exit_source);
 	manager_service_note_trouble(s, p, p->generation, p->index, NULL);
 	forget_process(p);
+	/* Whoever waits behind it to be reaped. */
+	manager_check_stopped(s->manager);
 	(void)manager_service_event(s, &event);
 	return 0;
 }
