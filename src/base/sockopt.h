@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One socket option as setsockopt(2) takes it: what the core asks for and the kernel layer does. */
+/* One socket option as setsockopt(2) takes it, or a flag of fcntl(2): what the core asks for and
+ * the kernel layer does. */
 #pragma once
 
 #include "base/util.h"
@@ -11,6 +12,7 @@ enum sockopt_type {
 	SOCKOPT_TEXT,	 /* the name of an algorithm or an interface; "": none */
 	SOCKOPT_JOIN,	 /* membership of a multicast group; text: the interface, "": any */
 	SOCKOPT_LEAVE,
+	SOCKOPT_NONBLOCK, /* O_NONBLOCK of the open file, which all who have the socket share */
 };
 
 enum { SOCKOPT_TEXT_MAX = 15 };

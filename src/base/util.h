@@ -16,6 +16,11 @@
 #define NSEC_PER_USEC UINT64_C(1000)
 /* "No time": a timeout that never comes, a moment that never was. */
 #define USEC_INFINITY UINT64_MAX
+/* At most USEC_INFINITY. */
+static inline uint64_t usec_add(uint64_t a, uint64_t b)
+{
+	return b >= USEC_INFINITY - a ? USEC_INFINITY : a + b;
+}
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))

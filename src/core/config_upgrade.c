@@ -122,8 +122,8 @@ static void check_verify(const struct service_config *s, struct config_place fal
 		if (!(s->broken & SECTION_LISTEN) && config_count_probed(s) == 0)
 			config_problem_add(problems, place, false,
 				"verify by http needs a TCP listener with steering: on a queue "
-				"that "
-				"both generations share, the old one could answer; use a command");
+				"that both generations share, the old one could answer; use a "
+				"command");
 		break;
 	case VERIFY_COMMAND:
 		if (!v->command || !v->command[0])
@@ -131,8 +131,7 @@ static void check_verify(const struct service_config *s, struct config_place fal
 		else if (names_preview(v->command) && !s->upgrade.preview_from)
 			config_problem_add(problems, place, false,
 				"verify: {preview} stands for the address of preview_from, which "
-				"is "
-				"not set; add preview_from: 127.0.0.2");
+				"is not set; add preview_from: 127.0.0.2");
 		break;
 	}
 }
@@ -156,8 +155,13 @@ int config_resolve_upgrade(struct service_config *s, struct config_problems *pro
 		check_recreate(u, place, problems);
 	if (u->strategy == STRATEGY_CANARY && no_lanes)
 		config_problem_add(problems, place, false,
-			"strategy canary needs a TCP listener with steering: a queue that both "
-			"generations share cannot be divided");
+			"strategy canary needs a TCP or UDP listener with steering: a queue that "
+			"both generations share cannot be divided");
+	else if (u->keep_warm_usec > 0 && u->strategy != STRATEGY_RECREATE && no_lanes)
+		config_problem_add(problems, place, true,
+			"\"keep_warm\" has no effect without a TCP or UDP listener with steering: "
+			"an old generation cannot be kept from a queue that it shares with the "
+			"new one");
 	if (u->sticky == STICKY_CLIENT && no_lanes)
 		config_problem_add(problems, place, false,
 			"sticky needs a TCP or UDP listener with steering: who gets a connection "

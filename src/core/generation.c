@@ -13,11 +13,6 @@
  * pause helps nobody. Also what an aborted one has for its core dump. */
 #define KILL_AGAIN_USEC USEC_PER_SEC
 
-static uint64_t later(uint64_t now, uint64_t wait)
-{
-	return wait >= USEC_INFINITY - now ? USEC_INFINITY : now + wait;
-}
-
 const char *generation_state_to_string(enum generation_state s)
 {
 	switch (s) {
@@ -37,12 +32,14 @@ const char *generation_state_to_string(enum generation_state s)
 
 void policy_defer(struct policy *p, const struct service_config *c)
 {
-	for (size_t i = 0; i < c->n_listeners; i++) {
-		uint64_t defer = socket_options_defer_usec(&c->listeners[i].options);
+	for (size_t i = 0; i < c->n_listeners; i++)
+		policy_defer_usec(p, socket_options_defer_usec(&c->listeners[i].options));
+}
 
-		if (defer > 0)
-			p->drain.settle_usec = MAX(p->drain.settle_usec, defer + USEC_PER_SEC);
-	}
+void policy_defer_usec(struct policy *p, uint64_t usec)
+{
+	if (usec > 0)
+		p->drain.settle_usec = MAX(p->drain.settle_usec, usec + USEC_PER_SEC);
 }
 
 void policy_from_config(struct policy *p, const struct service_config *c)
@@ -140,27 +137,27 @@ static void arm(struct generation *g, struct worker *w, unsigned actions, uint64
 	if (actions & WORKER_DO_DISARM)
 		w->deadline_usec = w->poll_usec = USEC_INFINITY;
 	if (actions & WORKER_DO_ARM_READY)
-		w->deadline_usec = later(now, g->policy.ready_timeout_usec);
+		w->deadline_usec = usec_add(now, g->policy.ready_timeout_usec);
 	if (actions & WORKER_DO_ARM_BACKOFF)
-		w->deadline_usec = later(now, w->backoff_usec);
+		w->deadline_usec = usec_add(now, w->backoff_usec);
 	if (actions & WORKER_DO_ARM_SETTLE) {
 		/* The share was lost when steering changed, not when the retirement began. A single
 		 * worker of a lane that keeps its share (scaling down) loses it now. */
 		uint64_t lost = g->weight == 0 ? g->zero_since_usec : now;
-		w->deadline_usec = MAX(now, later(lost, drain->settle_usec));
+		w->deadline_usec = MAX(now, usec_add(lost, drain->settle_usec));
 	}
 	if (actions & WORKER_DO_ARM_EMPTY)
-		w->deadline_usec = later(now, drain->settle_timeout_usec);
+		w->deadline_usec = usec_add(now, drain->settle_timeout_usec);
 	if (actions & WORKER_DO_ARM_IDLE) {
-		w->deadline_usec = later(now, drain->idle_wait_usec);
+		w->deadline_usec = usec_add(now, drain->idle_wait_usec);
 		w->seen_idle = false;
 	}
 	if (actions & WORKER_DO_ARM_DRAIN)
-		w->deadline_usec = later(now, drain->timeout_usec);
+		w->deadline_usec = usec_add(now, drain->timeout_usec);
 	if (actions & WORKER_DO_ARM_KILL)
-		w->deadline_usec = later(now, w->state == WORKER_KILLED
-						      ? MAX(drain->kill_after_usec, KILL_AGAIN_USEC)
-						      : drain->kill_after_usec);
+		w->deadline_usec = usec_add(now,
+			w->state == WORKER_KILLED ? MAX(drain->kill_after_usec, KILL_AGAIN_USEC)
+						  : drain->kill_after_usec);
 	if (actions & (WORKER_DO_ARM_EMPTY | WORKER_DO_ARM_IDLE))
 		w->poll_usec = now;
 	else if (actions & (WORKER_DO_ARM_SETTLE | WORKER_DO_ARM_READY | WORKER_DO_ARM_DRAIN |
@@ -261,7 +258,7 @@ int generation_worker_counted(struct generation *g, struct worker *w, unsigned n
 	if (w->seen_idle)
 		return worker_is_idle(g, w, now, ret);
 	w->seen_idle = true;
-	w->poll_usec = later(now, IDLE_AGAIN_USEC);
+	w->poll_usec = usec_add(now, IDLE_AGAIN_USEC);
 	return 0;
 }
 
@@ -472,7 +469,7 @@ static void settle_again(struct generation *g, uint64_t now)
 
 		if (w->state == WORKER_SETTLING)
 			w->deadline_usec =
-				MAX(w->deadline_usec, later(now, g->policy.drain.settle_usec));
+				MAX(w->deadline_usec, usec_add(now, g->policy.drain.settle_usec));
 		w->unsettled = w->state == WORKER_EMPTYING || w->state == WORKER_IDLING;
 	}
 }
@@ -492,7 +489,7 @@ static uint64_t next_poll(const struct worker *w, uint64_t now)
 {
 	uint64_t age = now - w->since_usec;
 
-	return later(now, MIN(MAX(age, POLL_FIRST_USEC), POLL_MOST_USEC));
+	return usec_add(now, MIN(MAX(age, POLL_FIRST_USEC), POLL_MOST_USEC));
 }
 
 static void worker_tick(struct generation *g, struct worker *w, uint64_t now, struct effects *ret)

@@ -39,6 +39,8 @@ struct policy {
  * settling lasts as long as that may take, and a second. Part of policy_from_config(), and for
  * generations that run when their sockets are told to wait. */
 void policy_defer(struct policy *p, const struct service_config *c);
+/* The same, for sockets that were told so by somebody else. usec: how long; 0: they do not wait. */
+void policy_defer_usec(struct policy *p, uint64_t usec);
 /* steered and per_worker are the caller's to set: they depend on what could be bound. */
 void policy_from_config(struct policy *p, const struct service_config *c);
 

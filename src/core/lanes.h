@@ -12,9 +12,16 @@
 
 #include "base/util.h"
 
-/* The lane of a stranger's socket or of a guard: some of these places belong to the ones, some to
- * the others. Their fd is -1. */
-enum { LANES_OTHER = UINT32_MAX - 2 };
+/* Lanes that are no generation's. */
+enum {
+	LANES_DISCARDED = UINT32_MAX - 1, /* of sockets that are about to be closed */
+	/* A stranger's socket or a guard: some of these places belong to the ones, some to the
+	 * others. Their fd is -1. */
+	LANES_OTHER = UINT32_MAX - 2,
+	/* A socket of ours that cannot be closed or used: it keeps its place, and nobody gets it.
+	 */
+	LANES_PUT_ASIDE = UINT32_MAX - 3,
+};
 
 struct lane_socket {
 	unsigned lane;

@@ -7,11 +7,6 @@
 #define RETRY_FIRST_USEC (30 * USEC_PER_SEC)
 #define RETRY_MOST_USEC (3600 * USEC_PER_SEC)
 
-static uint64_t later(uint64_t now, uint64_t wait)
-{
-	return wait >= USEC_INFINITY - now ? USEC_INFINITY : now + wait;
-}
-
 /* Evenly spread, the same for the same worker each time. */
 static uint64_t hash(uint64_t generation, uint64_t worker, uint64_t restarts)
 {
@@ -29,7 +24,7 @@ uint64_t recycle_age_deadline(const struct generation *g, const struct worker *w
 
 	if (after == 0 || w->state != WORKER_READY)
 		return USEC_INFINITY;
-	return later(
+	return usec_add(
 		w->ready_usec, after - hash(g->number, w->index, w->restarts) % (after / 10 + 1));
 }
 
@@ -115,7 +110,7 @@ static bool begin(struct service *s, uint64_t now, struct effects *ret)
 		return false;
 	wanted = g->wanted;
 	if (generation_grow(g, wanted + 1) < 0) {
-		r->retry_usec = later(now, RETRY_FIRST_USEC);
+		r->retry_usec = usec_add(now, RETRY_FIRST_USEC);
 		return false;
 	}
 	g->wanted = wanted;
@@ -139,7 +134,7 @@ static uint64_t put_off(struct recycle *r, uint64_t now)
 	uint64_t wait = MIN(RETRY_FIRST_USEC << doublings, RETRY_MOST_USEC);
 
 	r->failures++;
-	r->retry_usec = later(now, wait);
+	r->retry_usec = usec_add(now, wait);
 	return wait;
 }
 

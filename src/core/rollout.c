@@ -91,6 +91,40 @@ unsigned rollout_plan(const struct policy *p, unsigned pause_at, struct rollout_
 	return out;
 }
 
+bool rollout_can_scale(const struct service *s)
+{
+	const struct rollout *r = &s->rollout;
+	const struct generation *to = service_generation(s, r->to),
+				*from = service_generation(s, r->from);
+
+	/* Workers that go one by one, or are all gone to come back, are counted on as they are. */
+	return (r->phase == ROLLOUT_STARTING || r->phase == ROLLOUT_SOAKING) && to && from &&
+	       from->state == GENERATION_SERVING &&
+	       (to->policy.strategy == STRATEGY_CANARY ||
+		       to->policy.strategy == STRATEGY_BLUE_GREEN);
+}
+
+void rollout_scale(struct service *s, unsigned n, uint64_t now, struct effects *ret)
+{
+	struct rollout *r = &s->rollout;
+	struct generation *to = service_generation(s, r->to);
+	unsigned now_needed;
+
+	for (unsigned i = 0; i < r->n_steps; i++)
+		r->steps[i].workers = workers_for(n, r->steps[i].weight);
+	now_needed = r->steps[r->step].workers;
+	/* Those that an earlier scaling down sent away; who has gone waits for its step. */
+	for (unsigned i = 0; i < n; i++) {
+		struct worker *w = &to->workers[i];
+
+		if (w->state == WORKER_STOPPED && i >= now_needed)
+			w->retiring = w->owes_settle = false;
+		else if (w->retiring)
+			generation_unretire_worker(to, w, now, ret);
+	}
+	generation_start(to, now_needed, now, ret);
+}
+
 bool rollout_is_open(const struct rollout *r)
 {
 	return r->phase != ROLLOUT_NONE && r->phase != ROLLOUT_SETTLING;
@@ -269,8 +303,7 @@ static void reach_step(struct service *s, struct generation *to, uint64_t now, s
 	set_weights(s, to, step->weight, now);
 	r->phase = ROLLOUT_SOAKING;
 	r->soaked = false;
-	r->deadline_usec = to->policy.soak_usec >= USEC_INFINITY - now ? USEC_INFINITY
-								       : now + to->policy.soak_usec;
+	r->deadline_usec = usec_add(now, to->policy.soak_usec);
 	/* The first start has nothing to go back to: there is nothing to soak for. */
 	if (r->from == 0)
 		r->deadline_usec = now;
@@ -343,9 +376,7 @@ static void replace_old(struct service *s, struct generation *to, uint64_t now, 
 	}
 	from->state = GENERATION_WARM;
 	from->since_usec = now;
-	from->warm_until_usec = to->policy.keep_warm_usec >= USEC_INFINITY - now
-					? USEC_INFINITY
-					: now + to->policy.keep_warm_usec;
+	from->warm_until_usec = usec_add(now, to->policy.keep_warm_usec);
 	effects_add(ret, (struct effect){.kind = EFFECT_REPORT,
 				 .report = REPORT_GENERATION_WARM,
 				 .generation = from->number,

@@ -80,6 +80,11 @@ void rollout_fail(struct service *s, enum reason reason, unsigned worker, uint64
 	struct effects *ret);
 /* Give it up without going anywhere: the service stops. */
 void rollout_cancel(struct service *s, enum reason reason, struct effects *ret);
+/* May the number of workers change now? In a canary, and in blue-green. */
+bool rollout_can_scale(const struct service *s);
+/* The new generation will have n workers (it has room for them): its steps need their part of
+ * them, the present one at once. */
+void rollout_scale(struct service *s, unsigned n, uint64_t now_usec, struct effects *ret);
 void rollout_promote(struct service *s, bool full, uint64_t now_usec, struct effects *ret);
 /* Does what happens to this generation fail the rollout? */
 bool rollout_depends_on(const struct service *s, const struct generation *g);

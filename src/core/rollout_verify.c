@@ -3,11 +3,6 @@
  * asked, and what the answers mean for the step. */
 #include "core/service.h"
 
-static uint64_t later(uint64_t now, uint64_t wait)
-{
-	return wait >= USEC_INFINITY - now ? USEC_INFINITY : now + wait;
-}
-
 /* The generation whose steps need a verify, or NULL. The first start has nothing to go back to. */
 static const struct generation *verified_generation(const struct service *s)
 {
@@ -103,7 +98,7 @@ void rollout_verify_result(struct service *s, unsigned generation, unsigned numb
 					 .value = r->steps[r->step].weight});
 	r->verified = true;
 	if (to->policy.verify_interval_usec > 0)
-		r->verify_due_usec = later(now, to->policy.verify_interval_usec);
+		r->verify_due_usec = usec_add(now, to->policy.verify_interval_usec);
 }
 
 enum verify_state rollout_verify_state(const struct service *s)

@@ -211,6 +211,14 @@ static void give_up(struct service *s, struct generation *g, enum reason reason,
 		generation_retire(g, reason, true, now, ret);
 }
 
+/* Does the end of this worker, or what it says, speak against its generation? Not when it was told
+ * to go, although it is wanted again by now. */
+static bool speaks_for(const struct service *s, const struct generation *g, const struct worker *w)
+{
+	return rollout_depends_on(s, g) && !w->retiring && w->state != WORKER_DRAINING &&
+	       w->state != WORKER_ESCALATED && w->state != WORKER_KILLED;
+}
+
 static int on_exited(struct service *s, struct generation *g, struct worker *w,
 	const struct service_event *event, uint64_t now, struct effects *ret)
 {
@@ -227,7 +235,7 @@ static int on_exited(struct service *s, struct generation *g, struct worker *w,
 		reason = w->was_ready ? REASON_WATCHDOG : REASON_NOT_READY_IN_TIME;
 	else if (!w->was_ready)
 		reason = REASON_EXITED_BEFORE_READY;
-	if (rollout_depends_on(s, g) && !w->retiring)
+	if (speaks_for(s, g, w))
 		rollout_fail(s, reason, w->index, now, ret);
 	if (recycle_spare_failed(s, g, reason, w->index))
 		w->retiring = true;
@@ -298,7 +306,7 @@ static int on_worker(struct service *s, struct generation *g, struct worker *w,
 			rollout_fail(s, REASON_WATCHDOG, w->index, now, ret);
 		return r;
 	case EVENT_SAID_ERROR:
-		if (rollout_depends_on(s, g) && !w->retiring)
+		if (speaks_for(s, g, w))
 			rollout_fail(s, REASON_SAID_ERROR, w->index, now, ret);
 		return 0;
 	case EVENT_QUEUE:
@@ -384,7 +392,7 @@ int service_step(
 	if (event->kind == EVENT_UPGRADE)
 		workers += event->spec->policy.workers;
 	if (event->kind == EVENT_SCALE)
-		workers += 2 * event->value; /* a warm one as well */
+		workers += 3 * event->value; /* the next and a warm one as well */
 	/* No worker changes state more than a few times in a step, each time with a few effects. */
 	r = effects_reserve(ret, 64 + 24 * workers);
 	if (r < 0)

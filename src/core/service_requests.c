@@ -127,8 +127,9 @@ static int on_rollback(
 	return 0;
 }
 
-static void scale(
-	struct service *s, struct generation *g, unsigned n, uint64_t now, struct effects *ret)
+/* started: by the rollout, as its steps need them. */
+static void scale(struct service *s, struct generation *g, unsigned n, bool started, uint64_t now,
+	struct effects *ret)
 {
 	unsigned first = g->wanted;
 
@@ -138,31 +139,41 @@ static void scale(
 					 .generation = g->number,
 					 .worker = NO_WORKER,
 					 .value = g->lane});
-		generation_unretire(g, now, ret);
+		if (!started)
+			generation_unretire(g, now, ret);
 	}
 	for (unsigned i = n; i < g->n_workers; i++)
 		if (!g->workers[i].retiring && !recycle_needs(s, g, &g->workers[i]))
 			generation_retire_worker(g, &g->workers[i], false, now, ret);
+	if (started)
+		rollout_scale(s, n, now, ret);
 	effects_add(
 		ret, (struct effect){
 			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});
 }
 
-/* A warm generation is scaled too: who goes back to it needs as many workers there. */
+/* Who serves; who is about to; and a warm one: who goes back to it needs as many workers there. */
+static bool is_scaled(const struct service *s, const struct generation *g)
+{
+	return g->number == s->current || g->state == GENERATION_WARM ||
+	       (rollout_is_open(&s->rollout) && g->number == s->rollout.to);
+}
+
 static int on_scale(struct service *s, unsigned n, uint64_t now, struct effects *ret)
 {
 	struct generation *current = service_generation(s, s->current);
+	bool open = rollout_is_open(&s->rollout);
 	int r;
 
 	if (!current || s->stopping)
 		return SERVICE_E_NOT_RUNNING;
-	if (rollout_is_open(&s->rollout))
+	if (open && !rollout_can_scale(s))
 		return SERVICE_E_ROLLOUT_IN_PROGRESS;
 	for (size_t i = 0; i < s->n_generations; i++) {
 		struct generation *g = s->generations[i];
 		unsigned wanted = g->wanted;
 
-		if (g != current && g->state != GENERATION_WARM)
+		if (!is_scaled(s, g))
 			continue;
 		r = generation_grow(g, n);
 		g->wanted = wanted;
@@ -170,10 +181,13 @@ static int on_scale(struct service *s, unsigned n, uint64_t now, struct effects 
 			return r;
 	}
 	recycle_scale(s, n, now, ret);
-	scale(s, current, n, now, ret);
-	for (size_t i = 0; i < s->n_generations; i++)
-		if (s->generations[i]->state == GENERATION_WARM)
-			scale(s, s->generations[i], n, now, ret);
+	scale(s, current, n, false, now, ret);
+	for (size_t i = 0; i < s->n_generations; i++) {
+		struct generation *g = s->generations[i];
+
+		if (g != current && is_scaled(s, g))
+			scale(s, g, n, open && g->number == s->rollout.to, now, ret);
+	}
 	service_report(ret, REPORT_SCALED, current->number, n);
 	return 0;
 }

@@ -23,80 +23,83 @@ enum {
 #define TIME(unit, from, to) .type = OPTION_IS_TIME, .unit_usec = (unit), .min = (from), .max = (to)
 #define BUFFER SIZE(1024, BUFFER_MAX), .fits = FITS_IP
 
+/* clang-format off */
 static const struct socket_option_info table[SOCKET_OPTIONS_N] = {
-	[OPTION_REUSEADDR] = {"reuseaddr",							SOCKET(SO_REUSEADDR),	 BOOL,.fits = FITS_IP,
-			      .by_itself = "on for TCP, so that a restart does not wait for old connections"},
-	[OPTION_REUSEPORT] = {"reuseport",								  SOCKET(SO_REUSEPORT),										    BOOL,.fits = FITS_IP,
-			      .by_itself = "always on: by it new and old sockets share the port"},
-	[OPTION_V6ONLY] = {"v6only", .level = IPPROTO_IPV6,				    .name = IPV6_V6ONLY,
-			      .kernel = "IPV6_V6ONLY",BOOL, .fits = FITS_IP | FITS_V6_ONLY},
-	[OPTION_BACKLOG] = {"backlog",					    .level = -1,								    .kernel = "listen(2)",NUMBER(1,					     1 << 20),
-			      .fits = FITS_TCP | FITS_UNIX, .quirk = QUIRK_SOMAXCONN},
-	[OPTION_BINDTODEVICE] = {"bindtodevice",		 SOCKET(SO_BINDTODEVICE),.type = OPTION_IS_TEXT,
-			      .fits = FITS_IP,.privilege = "CAP_NET_RAW"},
-	[OPTION_FREEBIND] = {"freebind",					  IP(IP_FREEBIND,								      IPV6_FREEBIND),BOOL,.fits = FITS_IP},
-	[OPTION_TRANSPARENT] = {"transparent",						    IP(IP_TRANSPARENT,							  IPV6_TRANSPARENT),BOOL,
-			      .fits = FITS_IP, .privilege = "CAP_NET_ADMIN"},
-	[OPTION_MARK] = {"mark",						    SOCKET(SO_MARK),	  NUMBER(0,UINT32_MAX),														 .fits = FITS_IP,
-			      .privilege = "CAP_NET_ADMIN"},
-	[OPTION_TOS] = {"tos",IP(IP_TOS,IPV6_TCLASS),.both = true,NUMBER(0, 255),
-			      .fits = FITS_IP, .quirk = QUIRK_ECN},
-	[OPTION_TCLASS] = {"tclass",								  .level = IPPROTO_IPV6,											 .name = IPV6_TCLASS,
-			      .kernel = "IPV6_TCLASS",NUMBER(0, 255), .fits = FITS_IP | FITS_V6_ONLY,
-			      .quirk = QUIRK_ECN},
-	[OPTION_PRIORITY] = {"priority",						   SOCKET(SO_PRIORITY),								     NUMBER(0,INT_MAX),.fits = FITS_IP,
-			      .privilege = "CAP_NET_ADMIN"},
-	[OPTION_TTL] = {"ttl",						      IP(IP_TTL,														   IPV6_UNICAST_HOPS),	      .both = true,															NUMBER(1, 255),
-			      .fits = FITS_IP},
-	[OPTION_RCVBUF] = {"rcvbuf",						SOCKET(SO_RCVBUF),									    BUFFER,.quirk = QUIRK_RMEM},
-	[OPTION_RCVBUF_FORCE] = {"rcvbuf_force",						 SOCKET(SO_RCVBUFFORCE),								 BUFFER,
-			      .privilege = "CAP_NET_ADMIN",		      .quirk = QUIRK_DOUBLED},
-	[OPTION_SNDBUF] = {"sndbuf",								  SOCKET(SO_SNDBUF),										     BUFFER,.quirk = QUIRK_WMEM},
-	[OPTION_SNDBUF_FORCE] = {"sndbuf_force",						   SOCKET(SO_SNDBUFFORCE),									 BUFFER,
-			      .privilege = "CAP_NET_ADMIN",.quirk = QUIRK_DOUBLED},
-	[OPTION_RCVLOWAT] = {"rcvlowat",						SOCKET(SO_RCVLOWAT),SIZE(1,BUFFER_MAX),.fits = FITS_TCP,
-			      .quirk = QUIRK_HALF},
-	[OPTION_SNDLOWAT] = {"sndlowat",								  SOCKET(SO_SNDLOWAT),										       SIZE(1,BUFFER_MAX),.fits = FITS_IP,
-			      .refused = "cannot be set on Linux, where it is always 1 (SO_SNDLOWAT); leave it "
-			   "out"},
-	[OPTION_RCVTIMEO] = {"rcvtimeo",								  SOCKET(SO_RCVTIMEO),										 TIME(1,0,24 * 3600 * 1000000LL),
-			      .fits = FITS_IP, .quirk = QUIRK_TICKS},
-	[OPTION_SNDTIMEO] = {"sndtimeo",					    SOCKET(SO_SNDTIMEO),									TIME(1,0,24 * 3600 * 1000000LL),
-			      .fits = FITS_IP, .quirk = QUIRK_TICKS},
-	[OPTION_KEEPALIVE] = {"keepalive",					       SOCKET(SO_KEEPALIVE),									   BOOL,					       .fits = FITS_TCP																													  },
-	[OPTION_KEEPIDLE] = {"keepidle",					 TCP(TCP_KEEPIDLE),						    TIME(1000000,1,32767)},
-	[OPTION_KEEPINTVL] = {"keepintvl",							    TCP(TCP_KEEPINTVL),																TIME(1000000,																						    1,32767)},
-	[OPTION_KEEPCNT] = {"keepcnt",							 TCP(TCP_KEEPCNT), NUMBER(1,127)},
-	[OPTION_LINGER] = {"linger",								 SOCKET(SO_LINGER),											     .type = OPTION_IS_LINGER,
-			      .unit_usec = 1000000,.min = -1, .max = 3600, .fits = FITS_TCP},
-	[OPTION_OOBINLINE] = {"oobinline",								 SOCKET(SO_OOBINLINE),								       BOOL,.fits = FITS_TCP},
-	[OPTION_DONTROUTE] = {"dontroute",							 SOCKET(SO_DONTROUTE),			 BOOL,.fits = FITS_IP},
-	[OPTION_DEBUG] = {"debug",						    SOCKET(SO_DEBUG),							    BOOL,.fits = FITS_IP,
-			      .privilege = "CAP_NET_ADMIN"},
-	[OPTION_INCOMING_CPU] = {"incoming_cpu",							      SOCKET(SO_INCOMING_CPU),NUMBER(0,8191),
-			      .fits = FITS_IP},
-	[OPTION_BUSY_POLL] = {"busy_poll",						      SOCKET(SO_BUSY_POLL),					 TIME(1,0,										 1000000),
-			      .fits = FITS_IP, .privilege = "CAP_NET_ADMIN"},
-	[OPTION_NODELAY] = {"nodelay",TCP(TCP_NODELAY),BOOL},
-	[OPTION_DEFER_ACCEPT] = {"defer_accept",							  TCP(TCP_DEFER_ACCEPT),		TIME(1000000,0,3600),
-			      .quirk = QUIRK_DEFER},
-	[OPTION_FASTOPEN] = {"fastopen",							   TCP(TCP_FASTOPEN),	    NUMBER(0,65535),
-			      .quirk = QUIRK_SOMAXCONN},
-	[OPTION_CONGESTION] = {"congestion",						       TCP(TCP_CONGESTION),								   .type = OPTION_IS_TEXT,
-			      .privilege = "CAP_NET_ADMIN"},
-	[OPTION_USER_TIMEOUT] = {"user_timeout",							      TCP(TCP_USER_TIMEOUT),
-			      TIME(1000,0,24 * 3600 * 1000)},
-	[OPTION_MAXSEG] = {"maxseg",							      TCP(TCP_MAXSEG),						      NUMBER(88,													    32767)					       },
-	[OPTION_BROADCAST] = {"broadcast",							      SOCKET(SO_BROADCAST),		 BOOL,.fits = FITS_UDP																											     },
-	[OPTION_MULTICAST] = {"multicast",.level = -1,
-			      .kernel = "IP_ADD_MEMBERSHIP, IPV6_JOIN_GROUP",						.type = OPTION_IS_GROUPS,
-			      .fits = FITS_UDP},
-	[OPTION_MULTICAST_TTL] = {"multicast_ttl",							IP(IP_MULTICAST_TTL,		IPV6_MULTICAST_HOPS),
-			      .both = true,NUMBER(0, 255), .fits = FITS_UDP},
-	[OPTION_MULTICAST_LOOP] = {"multicast_loop",						     IP(IP_MULTICAST_LOOP,							   IPV6_MULTICAST_LOOP),
-			      .both = true,BOOL, .fits = FITS_UDP},
-	[OPTION_RXQ_OVFL] = {"rxq_ovfl",							      SOCKET(SO_RXQ_OVFL),																										     BOOL,																																																														       .fits = FITS_UDP},
+	[OPTION_REUSEADDR] = {"reuseaddr", SOCKET(SO_REUSEADDR), BOOL, .fits = FITS_IP,
+		.by_itself = "on for TCP, so that a restart does not wait for old connections"},
+	[OPTION_REUSEPORT] = {"reuseport", SOCKET(SO_REUSEPORT), BOOL, .fits = FITS_IP,
+		.by_itself = "always on: by it new and old sockets share the port"},
+	[OPTION_V6ONLY] = {"v6only", .level = IPPROTO_IPV6, .name = IPV6_V6ONLY,
+		.kernel = "IPV6_V6ONLY", BOOL, .fits = FITS_IP | FITS_V6_ONLY},
+	[OPTION_BACKLOG] = {"backlog", .level = -1, .kernel = "listen(2)", NUMBER(1, 1 << 20),
+		.fits = FITS_TCP | FITS_UNIX, .quirk = QUIRK_SOMAXCONN},
+	[OPTION_BINDTODEVICE] = {"bindtodevice", SOCKET(SO_BINDTODEVICE), .type = OPTION_IS_TEXT,
+		.fits = FITS_IP, .privilege = "CAP_NET_RAW"},
+	[OPTION_FREEBIND] = {"freebind", IP(IP_FREEBIND, IPV6_FREEBIND), BOOL, .fits = FITS_IP},
+	[OPTION_TRANSPARENT] = {"transparent", IP(IP_TRANSPARENT, IPV6_TRANSPARENT), BOOL,
+		.fits = FITS_IP, .privilege = "CAP_NET_ADMIN"},
+	[OPTION_MARK] = {"mark", SOCKET(SO_MARK), NUMBER(0, UINT32_MAX), .fits = FITS_IP,
+		.privilege = "CAP_NET_ADMIN"},
+	[OPTION_TOS] = {"tos", IP(IP_TOS, IPV6_TCLASS), .both = true, NUMBER(0, 255),
+		.fits = FITS_IP, .quirk = QUIRK_ECN},
+	[OPTION_TCLASS] = {"tclass", .level = IPPROTO_IPV6, .name = IPV6_TCLASS,
+		.kernel = "IPV6_TCLASS", NUMBER(0, 255), .fits = FITS_IP | FITS_V6_ONLY,
+		.quirk = QUIRK_ECN},
+	[OPTION_PRIORITY] = {"priority", SOCKET(SO_PRIORITY), NUMBER(0, INT_MAX), .fits = FITS_IP,
+		.privilege = "CAP_NET_ADMIN"},
+	[OPTION_TTL] = {"ttl", IP(IP_TTL, IPV6_UNICAST_HOPS), .both = true, NUMBER(1, 255),
+		.fits = FITS_IP},
+	[OPTION_RCVBUF] = {"rcvbuf", SOCKET(SO_RCVBUF), BUFFER, .quirk = QUIRK_RMEM},
+	[OPTION_RCVBUF_FORCE] = {"rcvbuf_force", SOCKET(SO_RCVBUFFORCE), BUFFER,
+		.privilege = "CAP_NET_ADMIN", .quirk = QUIRK_DOUBLED},
+	[OPTION_SNDBUF] = {"sndbuf", SOCKET(SO_SNDBUF), BUFFER, .quirk = QUIRK_WMEM},
+	[OPTION_SNDBUF_FORCE] = {"sndbuf_force", SOCKET(SO_SNDBUFFORCE), BUFFER,
+		.privilege = "CAP_NET_ADMIN", .quirk = QUIRK_DOUBLED},
+	[OPTION_RCVLOWAT] = {"rcvlowat", SOCKET(SO_RCVLOWAT), SIZE(1, BUFFER_MAX), .fits = FITS_TCP,
+		.quirk = QUIRK_HALF},
+	[OPTION_SNDLOWAT] = {"sndlowat", SOCKET(SO_SNDLOWAT), SIZE(1, BUFFER_MAX), .fits = FITS_IP,
+		.refused = "cannot be set on Linux, where it is always 1 (SO_SNDLOWAT); leave it out"},
+	[OPTION_RCVTIMEO] = {"rcvtimeo", SOCKET(SO_RCVTIMEO), TIME(1, 0, 24 * 3600 * 1000000LL),
+		.fits = FITS_IP, .quirk = QUIRK_TICKS},
+	[OPTION_SNDTIMEO] = {"sndtimeo", SOCKET(SO_SNDTIMEO), TIME(1, 0, 24 * 3600 * 1000000LL),
+		.fits = FITS_IP, .quirk = QUIRK_TICKS},
+	[OPTION_KEEPALIVE] = {"keepalive", SOCKET(SO_KEEPALIVE), BOOL, .fits = FITS_TCP},
+	[OPTION_KEEPIDLE] = {"keepidle", TCP(TCP_KEEPIDLE), TIME(1000000, 1, 32767)},
+	[OPTION_KEEPINTVL] = {"keepintvl", TCP(TCP_KEEPINTVL), TIME(1000000, 1, 32767)},
+	[OPTION_KEEPCNT] = {"keepcnt", TCP(TCP_KEEPCNT), NUMBER(1, 127)},
+	[OPTION_LINGER] = {"linger", SOCKET(SO_LINGER), .type = OPTION_IS_LINGER,
+		.unit_usec = 1000000, .min = -1, .max = 3600, .fits = FITS_TCP},
+	[OPTION_OOBINLINE] = {"oobinline", SOCKET(SO_OOBINLINE), BOOL, .fits = FITS_TCP},
+	[OPTION_DONTROUTE] = {"dontroute", SOCKET(SO_DONTROUTE), BOOL, .fits = FITS_IP},
+	[OPTION_DEBUG] = {"debug", SOCKET(SO_DEBUG), BOOL, .fits = FITS_IP,
+		.privilege = "CAP_NET_ADMIN"},
+	[OPTION_INCOMING_CPU] = {"incoming_cpu", SOCKET(SO_INCOMING_CPU), NUMBER(0, 8191),
+		.fits = FITS_IP},
+	[OPTION_BUSY_POLL] = {"busy_poll", SOCKET(SO_BUSY_POLL), TIME(1, 0, 1000000),
+		.fits = FITS_IP, .privilege = "CAP_NET_ADMIN"},
+	[OPTION_NODELAY] = {"nodelay", TCP(TCP_NODELAY), BOOL},
+	[OPTION_DEFER_ACCEPT] = {"defer_accept", TCP(TCP_DEFER_ACCEPT), TIME(1000000, 0, 3600),
+		.quirk = QUIRK_DEFER},
+	[OPTION_FASTOPEN] = {"fastopen", TCP(TCP_FASTOPEN), NUMBER(0, 65535),
+		.quirk = QUIRK_SOMAXCONN},
+	[OPTION_CONGESTION] = {"congestion", TCP(TCP_CONGESTION), .type = OPTION_IS_TEXT,
+		.privilege = "CAP_NET_ADMIN"},
+	[OPTION_USER_TIMEOUT] = {"user_timeout", TCP(TCP_USER_TIMEOUT),
+		TIME(1000, 0, 24 * 3600 * 1000)},
+	[OPTION_MAXSEG] = {"maxseg", TCP(TCP_MAXSEG), NUMBER(88, 32767)},
+	[OPTION_BROADCAST] = {"broadcast", SOCKET(SO_BROADCAST), BOOL, .fits = FITS_UDP},
+	[OPTION_MULTICAST] = {"multicast", .level = -1,
+		.kernel = "IP_ADD_MEMBERSHIP, IPV6_JOIN_GROUP", .type = OPTION_IS_GROUPS,
+		.fits = FITS_UDP},
+	[OPTION_MULTICAST_TTL] = {"multicast_ttl", IP(IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS),
+		.both = true, NUMBER(0, 255), .fits = FITS_UDP},
+	[OPTION_MULTICAST_LOOP] = {"multicast_loop", IP(IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP),
+		.both = true, BOOL, .fits = FITS_UDP},
+	[OPTION_RXQ_OVFL] = {"rxq_ovfl", SOCKET(SO_RXQ_OVFL), BOOL, .fits = FITS_UDP},
+	[OPTION_NONBLOCKING] = {"nonblocking", .flag = true, .kernel = "O_NONBLOCK", BOOL,
+		.fits = FITS_IP | FITS_UNIX},
 };
+/* clang-format on */
 
 const struct socket_option_info *socket_option_info(enum socket_option o)
 {
@@ -158,6 +161,24 @@ const struct socket_option_setting *socket_options_find(
 		if (o->list[i].option == option)
 			return &o->list[i];
 	return NULL;
+}
+
+bool socket_options_has(const struct socket_options *o, enum socket_option option)
+{
+	/* The second one decides about the first one too. */
+	static const enum socket_option by_another[][2] = {
+		{OPTION_RCVBUF,	OPTION_RCVBUF_FORCE},
+		{OPTION_RCVBUF_FORCE, OPTION_RCVBUF	   },
+		{OPTION_SNDBUF,	OPTION_SNDBUF_FORCE},
+		{OPTION_SNDBUF_FORCE, OPTION_SNDBUF	   },
+		{OPTION_TCLASS,	OPTION_TOS	  },
+		{OPTION_PRIORITY,	  OPTION_TOS	    },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(by_another); i++)
+		if (option == by_another[i][0] && socket_options_find(o, by_another[i][1]))
+			return true;
+	return socket_options_find(o, option);
 }
 
 int64_t socket_options_value(
@@ -274,6 +295,8 @@ uint64_t socket_options_defer_usec(const struct socket_options *o)
 
 static enum sockopt_type kernel_type(const struct socket_option_info *info)
 {
+	if (info->flag)
+		return SOCKOPT_NONBLOCK;
 	switch (info->type) {
 	case OPTION_IS_LINGER:
 		return SOCKOPT_LINGER;
@@ -300,7 +323,7 @@ size_t socket_option_kernel(const struct socket_option_setting *s, const struct 
 	bool v6 = address_family(a) == AF_INET6;
 	size_t n = 0;
 
-	if (info->level < 0 || address_is_unix(a))
+	if (info->level < 0 || (address_is_unix(a) && !(info->fits & FITS_UNIX)))
 		return 0;
 	memcpy(o.text, s->text, sizeof(o.text));
 	if (v6 && info->level_v6 > 0) {

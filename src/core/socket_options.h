@@ -56,7 +56,8 @@ struct config_place {
 	X(MULTICAST, "multicast")                                                                  \
 	X(MULTICAST_TTL, "multicast_ttl")                                                          \
 	X(MULTICAST_LOOP, "multicast_loop")                                                        \
-	X(RXQ_OVFL, "rxq_ovfl")
+	X(RXQ_OVFL, "rxq_ovfl")                                                                    \
+	X(NONBLOCKING, "nonblocking")
 
 enum socket_option {
 #define SOCKET_OPTION_ENUM(id, key) OPTION_##id,
@@ -105,6 +106,7 @@ struct socket_option_info {
 	int level, name;    /* of IPv4 sockets, or of all; level -1: no option of setsockopt(2) */
 	int level_v6, name_v6; /* where IPv6 sockets have another one; 0, 0: the same */
 	bool both;	       /* a dual-stack socket is given both */
+	bool flag;	       /* of fcntl(2): level and name say nothing */
 	enum socket_option_type type;
 	int64_t min, max;   /* in the kernel's unit */
 	uint64_t unit_usec; /* OPTION_IS_TIME: the kernel's unit */
@@ -149,6 +151,8 @@ int socket_options_copy(const struct socket_options *o, struct socket_options *r
 /* NULL: it was not asked for. Borrowed. */
 const struct socket_option_setting *socket_options_find(
 	const struct socket_options *o, enum socket_option option);
+/* Was it asked for, by this key or by another one for the same thing? */
+bool socket_options_has(const struct socket_options *o, enum socket_option option);
 /* The value that was asked for, else fallback. */
 int64_t socket_options_value(
 	const struct socket_options *o, enum socket_option option, int64_t fallback);

@@ -139,7 +139,11 @@ static void print_not_running(struct words *w)
 
 static void print_no_rollout(struct words *w)
 {
-	output_error(w->o, "%s: no rollout is in progress", word(w, "service"));
+	/* One that only settles is shown by `status`, but all connections have moved. */
+	output_error(w->o,
+		"%s: no rollout is in progress; `tenurectl rollback %s` goes back from one that is "
+		"done or only settles",
+		word(w, "service"), word(w, "service"));
 }
 
 static void print_superseded(struct words *w)

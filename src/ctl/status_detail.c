@@ -174,7 +174,7 @@ void status_listeners(struct output *o, const json_t *listeners, bool with_servi
 		table_add(&table, PAINT_PLAIN, field_text(listener, "origin"));
 		table_addf(&table, limit > 0 && waiting * 2 > limit ? PAINT_BAD : PAINT_PLAIN,
 			"%lld", waiting);
-		if (limit > 0)
+		if (limit > 0 || json_array_size(json_object_get(listener, "queue")) == 0)
 			table_addf(&table, PAINT_PLAIN, "%lld", field_int(listener, "backlog", 0));
 		else
 			table_add(&table, PAINT_PLAIN, NULL); /* UDP: its bytes are counted */

@@ -87,6 +87,7 @@ static int add_service(struct connection_counter *c, struct walk *w, struct mana
 	for (size_t i = 0; i < of_s->n_asks; i++)
 		of_s->asks[i].taken = true;
 	if (of_s->counting) {
+		w->nobodys |= of_s->measure.n_shares > 1;
 		measure_begin(s);
 		return add_all_workers(w, s);
 	}
@@ -189,7 +190,7 @@ static void end_service(struct connection_counter *c, size_t service)
 	if (s->connections->counting) {
 		s->connections->counting = false;
 		keep_counts(s->connections, c->walk, service);
-		measure_end(s);
+		measure_end(s, c->walk->error >= 0);
 	}
 	answer_asks(s, c->walk, service);
 }

@@ -50,11 +50,11 @@ struct connections {
 };
 
 /* connections_measure.c */
-/* A walk over all workers begins, meets a connection (generation 0: nobody has it yet), has ended.
- */
+/* A walk over all workers begins, meets a connection (generation 0: nobody has it yet), has ended
+ * (complete: it has met all of them). */
 void measure_begin(struct manager_service *s);
 void measure_take(struct manager_service *s, unsigned generation, const struct sockdiag_entry *e);
-void measure_end(struct manager_service *s);
+void measure_end(struct manager_service *s, bool complete);
 void measure_done(struct connection_measure *m);
 /* connections.c: as connections_want(), however old the last count is. */
 void connections_want_now(struct manager_service *s);

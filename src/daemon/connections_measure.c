@@ -6,6 +6,7 @@
 #include "daemon/connections_walk.h"
 #include "daemon/follow.h"
 #include "daemon/log.h"
+#include "sys/listen.h"
 
 /* Between two looks; more where looking takes long, so that it takes a twentieth of the time. */
 #define LOOK_USEC (250 * USEC_PER_MSEC)
@@ -40,6 +41,26 @@ static bool is_new(const struct connection_measure *m, const struct sockdiag_ent
 	return !before || *before == TO_BE_COUNTED;
 }
 
+/* Of one that waits in a queue, or that is not looked at at the moment when a worker has it: by
+ * what its socket was told about the lane. Connections that are soon over are hardly met otherwise.
+ */
+static unsigned generation_by_tag(const struct manager_service *s, const struct sockdiag_entry *e)
+{
+	unsigned found = 0;
+
+	for (size_t i = 0; i < s->core.n_generations; i++) {
+		const struct generation *g = s->core.generations[i];
+
+		if (e->tag < 0 || g->lane == LANE_NONE || g->weight == 0 ||
+			g->lane % LISTEN_TAGS != (unsigned)e->tag)
+			continue;
+		if (found != 0)
+			return 0;
+		found = g->number;
+	}
+	return found;
+}
+
 void measure_take(struct manager_service *s, unsigned generation, const struct sockdiag_entry *e)
 {
 	struct connection_measure *m = &s->connections->measure;
@@ -49,6 +70,8 @@ void measure_take(struct manager_service *s, unsigned generation, const struct s
 	if (m->n_shares < 2 || m->now_epoch != m->epoch)
 		return;
 	fresh = is_new(m, e);
+	if (generation == 0)
+		generation = generation_by_tag(s, e);
 	if (idmap_add(&m->now, e->inode ? e->inode : e->cookie | COOKIE_BIT, &value) < 0)
 		return;
 	*value = fresh ? TO_BE_COUNTED : ALREADY_COUNTED;
@@ -113,12 +136,16 @@ static void tell(struct manager_service *s)
 	followers_traffic(s);
 }
 
-void measure_end(struct manager_service *s)
+void measure_end(struct manager_service *s, bool complete)
 {
 	struct connection_measure *m = &s->connections->measure;
 	uint64_t now = walk_now();
 
-	if (m->now_epoch == m->epoch) {
+	/* When the shares have changed meanwhile it is good for nothing, and may be large. And whom
+	 * it has not met would be new at the next. */
+	if (m->now_epoch != m->epoch || !complete) {
+		idmap_done(&m->now);
+	} else {
 		idmap_done(&m->before);
 		m->before = m->now;
 		memset(&m->now, 0, sizeof(m->now));

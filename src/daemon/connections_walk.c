@@ -22,6 +22,7 @@ enum {
 struct walk_place {
 	size_t service;
 	bool is_unix;
+	bool tagged; /* by lane */
 	uint16_t port;
 	size_t name_len;
 	char name[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
@@ -102,6 +103,7 @@ static int add_listener(struct walk *w, const struct listener *l)
 
 	if (l->config.address.kind == ADDRESS_TCP) {
 		r = add_place(w, (struct walk_place){.service = w->n_services,
+					 .tagged = l->kind == LISTENER_GROUP,
 					 .port = (uint16_t)address_port(&l->config.address)});
 		if (r < 0)
 			return r;
@@ -237,12 +239,12 @@ static void step_family(struct walk *w)
 	int r;
 
 	if (w->at >= w->n_targets) {
-		bool any = false;
+		bool any = w->nobodys;
 
 		for (size_t i = 0; i < w->n_targets; i++)
 			any |= w->targets[i].has_sockets;
-		/* Nobody has a connection of any kind: the kernel's list, which may be long, need
-		 * not be read. */
+		/* Nobody has a connection of any kind, nor is it asked who waits: the kernel's
+		 * list, which may be long, need not be read. */
 		w->phase = any ? WALK_TCP : WALK_DONE;
 		return;
 	}
@@ -266,13 +268,36 @@ static bool comes_in_at(const struct walk_place *p, const struct sockdiag_entry 
 	return !e->name && e->port == p->port;
 }
 
+/* Does its tag say which lane it came to? By its port alone; the address may be another's. */
+static bool is_tagged(const struct walk *w, const struct sockdiag_entry *e)
+{
+	const struct walk_place *first = NULL;
+
+	for (size_t i = 0; i < w->n_places; i++) {
+		const struct walk_place *p = &w->places[i];
+
+		if (!comes_in_at(p, e))
+			continue;
+		if (!p->tagged || (first && first->service != p->service))
+			return false;
+		first = p;
+	}
+	return first;
+}
+
 static int take_connection(const struct sockdiag_entry *e, void *userdata)
 {
 	struct walk *w = userdata;
 	const uint64_t *value = e->inode ? idmap_find(&w->sockets, e->inode) : NULL;
 	struct walk_target *owner =
 		value && *value >= FIRST_TARGET ? &w->targets[*value - FIRST_TARGET] : NULL;
+	struct sockdiag_entry nobodys;
 
+	if (!owner && !is_tagged(w, e)) {
+		nobodys = *e;
+		nobodys.tag = -1;
+		e = &nobodys;
+	}
 	for (size_t i = 0; i < w->n_places; i++) {
 		const struct walk_place *p = &w->places[i];
 
@@ -330,6 +355,8 @@ static void step_dump(struct walk *w)
 		if (w->dumping)
 			return;
 	}
+	if (r < 0)
+		w->error = r;
 	for (size_t i = 0; r < 0 && i < w->n_targets; i++)
 		if (w->targets[i].has_sockets)
 			w->targets[i].error = r;

@@ -34,8 +34,10 @@ struct walk_place; /* where a service's connections come in */
 struct walk {
 	uint64_t started_usec;		  /* CLOCK_MONOTONIC */
 	uint64_t busy_usec, longest_usec; /* of the processor: in all, and in one walk_run() */
+	bool nobodys; /* those that no worker has are wanted, too; the caller's to set */
 	struct walk_target *targets;
 	size_t n_targets, targets_capacity;
+	int error; /* 0, or why not all connections were seen: -errno */
 	walk_connection_fn function;
 	void *userdata;
 	/* walk's own */
@@ -52,7 +54,6 @@ struct walk {
 	bool reading;
 	struct sockdiag_dump dump;
 	bool dumping;
-	int error;
 };
 
 /* function may be NULL. backwards: the last target is looked at first, so that in the long run none

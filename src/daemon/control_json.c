@@ -230,7 +230,7 @@ static json_t *foreign_json(const struct listener *l)
 		const struct listener_foreign *f = &l->guard.foreign[i];
 		_cleanup_free_ char *address = address_format(&f->address);
 
-		if (f->silent)
+		if (!f->reported)
 			continue;
 		json_array_append_new(array, json_pack("{s:o, s:I, s:o, s:o}", "address",
 						     control_json_text(address ? address : "?"),

@@ -16,11 +16,6 @@
 #include "sys/sockdiag.h"
 #include "sys/user.h"
 
-/* Of sockets that are about to be closed. */
-enum { LANE_DISCARDED = UINT32_MAX - 1 };
-/* Of an inherited socket that cannot be used for now: it keeps its place, and nobody gets it. */
-enum { LANE_PUT_ASIDE = UINT32_MAX - 3 };
-
 bool listener_lane_is_per_worker(const struct listener *l, unsigned lane)
 {
 	return lane < ARRAY_SIZE(l->per_worker_lanes) && l->per_worker_lanes[lane];
@@ -37,7 +32,7 @@ static void options_of(const struct listener *l, struct listen_options *ret)
 
 	l->sockopts->refused = SIZE_MAX;
 	*ret = (struct listen_options){
-		.blocking = true,
+		.blocking = !socket_options_value(&c->options, OPTION_NONBLOCKING, 0),
 		.backlog = c->backlog,
 		.v6only = c->v6only,
 		.options = l->sockopts->list,
@@ -69,6 +64,13 @@ static int resolve_owner(
 	return 0;
 }
 
+/* The connections that come to it can be told from those of other lanes. */
+static void tag(const struct listener *l, int fd, unsigned lane)
+{
+	if (l->kind == LISTENER_GROUP && l->config.address.kind == ADDRESS_TCP)
+		(void)listen_tag(fd, lane % LISTEN_TAGS);
+}
+
 int listener_keep_socket(struct listener *l, unsigned lane, unsigned slot, int *fd_take)
 {
 	int *fd = fd_take, r = lanes_append(&l->lanes, lane, slot, *fd);
@@ -83,6 +85,7 @@ int listener_keep_socket(struct listener *l, unsigned lane, unsigned slot, int *
 	(void)store_add(l->service->manager->store,
 		*fd == l->inherited_fd ? STORED_INHERITED : STORED_LISTENER, *fd);
 	l->changed = true;
+	tag(l, *fd, lane);
 	*fd = -1;
 	return 0;
 }
@@ -357,6 +360,7 @@ struct listener *listener_close(struct listener *l)
 	free(l->rules);
 	listener_config_done(&l->config);
 	listener_sockopts_free(l->sockopts);
+	socket_options_done(&l->came_options);
 	free(l);
 	return NULL;
 }
@@ -386,8 +390,19 @@ static void rename_lane(struct listener *l, unsigned from, unsigned to)
 {
 	l->changed = true;
 	for (size_t i = 0; i < l->lanes.n; i++)
-		if (l->lanes.sockets[i].lane == from)
+		if (l->lanes.sockets[i].lane == from) {
 			l->lanes.sockets[i].lane = to;
+			tag(l, l->lanes.sockets[i].fd, to);
+		}
+}
+
+static void put_aside(struct listener *l, struct lane_socket *socket)
+{
+	socket->lane = LANES_PUT_ASIDE;
+	l->changed = true;
+	for (size_t i = 0; i < l->n_watches; i++)
+		if (l->watches[i]->fd == socket->fd)
+			l->watches[i]->lane = LANES_PUT_ASIDE;
 }
 
 /* The last member moves into the place of the one that leaves, at once, while the program still
@@ -401,7 +416,7 @@ static void remove_socket(struct listener *l, unsigned lane, unsigned slot)
 		return;
 	fd = socket->fd;
 	if (l->inherited && fd == l->inherited_fd) {
-		socket->lane = LANE_PUT_ASIDE;
+		put_aside(l, socket);
 		return;
 	}
 	/* Who takes over from us must know who is behind it, and of two that left nobody could tell
@@ -442,14 +457,14 @@ int listener_replace_socket(struct listener *l, unsigned lane, unsigned slot, bo
 		remove_socket(l, lane, slot);
 		r = listener_add_member(l, lane, slot);
 	} else {
-		old->lane = LANE_DISCARDED;
+		old->lane = LANES_DISCARDED;
 		r = listener_add_member(l, lane, slot);
 		if (r >= 0)
 			r = listener_guard_settle(l, mark);
 		if (r < 0)
-			rename_lane(l, LANE_DISCARDED, lane);
+			rename_lane(l, LANES_DISCARDED, lane);
 		else
-			remove_socket(l, LANE_DISCARDED, slot);
+			remove_socket(l, LANES_DISCARDED, slot);
 	}
 	listener_guard_look(l);
 	listener_steer(l);
@@ -464,7 +479,7 @@ static int replace_sockets(struct listener *l, unsigned lane)
 	size_t mark = l->lanes.n;
 	int r = 0;
 
-	rename_lane(l, lane, LANE_DISCARDED);
+	rename_lane(l, lane, LANES_DISCARDED);
 	for (made = 0; made < n; made++) {
 		r = listener_add_member(l, lane, made);
 		if (r < 0)
@@ -476,11 +491,11 @@ static int replace_sockets(struct listener *l, unsigned lane)
 		/* Back from the end: nothing moves. */
 		while (made-- > 0)
 			remove_socket(l, lane, made);
-		rename_lane(l, LANE_DISCARDED, lane);
+		rename_lane(l, LANES_DISCARDED, lane);
 		return r;
 	}
 	while (n-- > 0)
-		remove_socket(l, LANE_DISCARDED, n);
+		remove_socket(l, LANES_DISCARDED, n);
 	return 0;
 }
 
@@ -578,10 +593,9 @@ void listener_update(struct listener *l, const struct listener_config *c)
 	if (listener_config_copy(c, &copy) < 0)
 		return;
 	copy.place.file = NULL;
-	if (l->inherited) {
-		copy.address = l->inherited->address;
-		if (copy.backlog == CONFIG_BACKLOG_DEFAULT && l->inherited->queue_max > 0)
-			copy.backlog = l->inherited->queue_max;
+	if (l->inherited && inherit_complete(l, &copy) < 0) {
+		listener_config_done(&copy);
+		return;
 	}
 	listener_options_update(l, &copy);
 	listener_config_done(&l->config);

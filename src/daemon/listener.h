@@ -70,7 +70,8 @@ struct listener {
 	bool inherited_placed;		     /* in the lane of the first generation that uses it */
 	bool came_grouped;		     /* how it came */
 	int came_flags;
-	int worker_flags; /* as its workers have set them: to be put back */
+	int worker_flags;		    /* as its workers have set them: to be put back */
+	struct socket_options came_options; /* that are not the kernel's defaults */
 };
 enum { LISTENER_LANES_AT_START = 2 }; /* made at the start, with the uid the group needs */
 
@@ -85,6 +86,8 @@ int listener_prepare_lane(struct listener *l, unsigned lane, unsigned n_workers,
 	struct error *ret_error);
 /* The socket a worker gets (borrowed), or -1. */
 int listener_socket(const struct listener *l, unsigned lane, unsigned slot);
+/* Any of our own: what is the group's can be said or asked at each. -1: there is none. */
+int listener_any_socket(const struct listener *l);
 /* Compile and attach from the service's state. */
 void listener_steer(struct listener *l);
 /* Which sockets nobody serves are watched and reset (from the service's state). */

@@ -29,12 +29,14 @@ static bool has_generation(const struct listener *l, unsigned lane)
 
 static void report(struct listener *l, const char *what, bool serving, int r)
 {
+	if ((r >= 0 && !serving) || !listener_may_warn(l))
+		return;
 	if (r < 0)
 		log_error(
 			"%s: a worker %s the socket of listener %s for everybody, and it cannot be "
 			"replaced: %s",
 			l->service->name, what, l->config.name, strerror(-r));
-	else if (serving && listener_may_warn(l))
+	else
 		log_warning("%s: a worker %s the socket of listener %s for everybody; its workers "
 			    "are replaced",
 			l->service->name, what, l->config.name);
@@ -69,7 +71,8 @@ bool listener_mend_datagram(struct listener *l, int fd)
 	for (size_t i = 0; i < l->lanes.n; i++)
 		if (l->lanes.sockets[i].fd == fd)
 			socket = &l->lanes.sockets[i];
-	if (!socket)
+	/* Nobody is given one that was put aside: it may be as it likes. */
+	if (!socket || socket->lane == LANES_PUT_ASIDE)
 		return false;
 	if (address_is_unix(&l->config.address))
 		return mend_unix(l, fd);

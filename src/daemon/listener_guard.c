@@ -13,9 +13,7 @@
 #include "daemon/manager.h"
 #include "daemon/state_save.h"
 #include "sys/listen.h"
-#include "sys/process.h"
 #include "sys/sockdiag.h"
-#include "sys/user.h"
 
 #define LOOK_AGAIN_USEC (3 * USEC_PER_SEC)
 enum {
@@ -81,61 +79,6 @@ static bool comes_before(const struct sockdiag_listener *own, const struct sockd
 	if (same)
 		return own->interface == 0 && s->interface != 0;
 	return is_wildcard(&own->address);
-}
-
-/* --- reports -------------------------------------------------------------------------------- */
-
-static char *describe(const struct listener_foreign *f)
-{
-	_cleanup_free_ char *user = user_name_of(f->uid);
-
-	if (f->pid > 0)
-		return xasprintf("%s (pid %d, user %s)", f->program ? f->program : "a process",
-			(int)f->pid, user ? user : "?");
-	return xasprintf("a process of user %s", user ? user : "?");
-}
-
-static char *consequence(const struct listener *l, const struct listener_foreign *f)
-{
-	const char *what = l->config.address.kind == ADDRESS_TCP ? "connections" : "datagrams";
-
-	if (!f->member)
-		return xasprintf(
-			"which is the more specific address: it gets the %s to it, not the service",
-			what);
-	if (l->kind == LISTENER_HELD)
-		return xasprintf("too, and gets a part of the %s", what);
-	return xasprintf("too: it gets no %s as long as tenured steers them", what);
-}
-
-static void report(struct listener *l, struct listener_foreign *f)
-{
-	_cleanup_free_ char *address = address_format(&f->address), *who = NULL, *so = NULL;
-	struct manager_service *s = l->service;
-	bool ours;
-
-	if (process_find_socket_holder(f->inode, &f->pid) < 0)
-		f->pid = 0;
-	else if (process_name(f->pid, &f->program) < 0)
-		f->program = NULL;
-	who = describe(f);
-	so = consequence(l, f);
-	ours = f->pid > 0 && process_is_descendant(f->pid, getpid());
-	manager_report(s->manager, s, 0, NO_WORKER, LOG_WARNING, "foreign-socket",
-		"listener %s: %s%s has a socket of its own on %s, %s; %s", l->config.name,
-		ours ? "one of its own processes, " : "", who ? who : "a process",
-		address ? address : "?", so ? so : "too",
-		ours ? "have it use the socket that it is given"
-		     : "stop it, or have it listen elsewhere");
-}
-
-static void report_gone(struct listener *l, const struct listener_foreign *f)
-{
-	_cleanup_free_ char *address = address_format(&f->address), *who = describe(f);
-
-	manager_report(l->service->manager, l->service, 0, NO_WORKER, LOG_NOTICE,
-		"foreign-socket-gone", "listener %s: %s has no socket on %s any more",
-		l->config.name, who ? who : "a process", address ? address : "?");
 }
 
 /* For the next daemon; what it has not been told it finds out by looking. */
@@ -227,8 +170,7 @@ static void forget(struct listener *l, size_t i)
 	struct listener_guard *g = &l->guard;
 	struct listener_foreign *f = &g->foreign[i];
 
-	if (!f->silent)
-		report_gone(l, f);
+	listener_guard_report_gone(l, f);
 	if (f->member && l->kind == LISTENER_GROUP && lanes_others_left(&l->lanes, 1) < 0)
 		log_error("%s: listener %s: a stranger's socket has left the group, and a place "
 			  "there can only be guessed",
@@ -257,8 +199,6 @@ static int meet(struct listener *l, const struct sockdiag_listener *s, bool memb
 		.member = member,
 		.silent = silent || s->connected || g->n_foreign > REPORTS_MAX,
 	};
-	if (!f->silent)
-		report(l, f);
 	note(l);
 	return 0;
 }
@@ -287,8 +227,10 @@ int listener_guard_meet(struct listener *l)
 struct view {
 	struct sockdiag_listener *list;
 	size_t n;
-	uint64_t *own; /* inodes, sorted */
-	size_t n_own;
+	/* Inodes, sorted: there may be a connected UDP socket for each client. Ours; all of the
+	 * list; the strangers that are known. */
+	uint64_t *own, *there, *known;
+	size_t n_own, n_known;
 	const struct sockdiag_listener *example; /* one of ours */
 	bool catches;				 /* see listener_guard_catches() */
 };
@@ -297,11 +239,18 @@ static void view_done(struct view *v)
 {
 	free(v->list);
 	free(v->own);
+	free(v->there);
+	free(v->known);
+}
+
+static bool has_inode(const uint64_t *sorted, size_t n, uint64_t inode)
+{
+	return bsearch(&inode, sorted, n, sizeof(*sorted), compare_inodes) != NULL;
 }
 
 static bool is_own(const struct view *v, const struct sockdiag_listener *s)
 {
-	return bsearch(&s->inode, v->own, v->n_own, sizeof(*v->own), compare_inodes) != NULL;
+	return has_inode(v->own, v->n_own, s->inode);
 }
 
 /* Where they leave the group, they are no more than their peers' own. */
@@ -322,6 +271,22 @@ static void forget_connected(const struct listener *l, struct view *v)
 	v->n = n;
 	for (v->example = v->list; v->example->inode != example.inode; v->example++)
 		;
+}
+
+static int sort_inodes(const struct listener *l, struct view *v)
+{
+	v->n_known = l->guard.n_foreign;
+	v->there = calloc(v->n + 1, sizeof(*v->there));
+	v->known = calloc(v->n_known + 1, sizeof(*v->known));
+	if (!v->there || !v->known)
+		return -ENOMEM;
+	for (size_t i = 0; i < v->n; i++)
+		v->there[i] = v->list[i].inode;
+	for (size_t i = 0; i < v->n_known; i++)
+		v->known[i] = l->guard.foreign[i].inode;
+	qsort(v->there, v->n, sizeof(*v->there), compare_inodes);
+	qsort(v->known, v->n_known, sizeof(*v->known), compare_inodes);
+	return 0;
 }
 
 /* 1; 0: nobody can be asked; -errno. */
@@ -349,29 +314,24 @@ static int view_init(struct listener *l, struct view *v)
 			v->example = &v->list[i];
 	if (m->connected_leaves && v->example)
 		forget_connected(l, v);
-	/* Else all of ours were shut down; they listen again in a moment. */
-	return v->example != NULL;
+	/* All of ours were shut down; they listen again in a moment. */
+	if (!v->example)
+		return 0;
+	r = sort_inodes(l, v);
+	return r < 0 ? r : 1;
 }
 
 static bool is_there(const struct view *v, uint64_t inode)
 {
-	for (size_t i = 0; i < v->n; i++)
-		if (v->list[i].inode == inode)
-			return true;
-	return false;
+	return has_inode(v->there, v->n, inode);
 }
 
-/* One that takes part, and that we do not know. */
-static bool is_new(const struct listener *l, const struct view *v,
-	const struct sockdiag_listener *s, bool *ret_member)
+/* One that takes part, and was not known. */
+static bool is_new(const struct view *v, const struct sockdiag_listener *s, bool *ret_member)
 {
 	*ret_member = is_member(v->example, s);
-	if (is_own(v, s) || !(*ret_member || (!s->connected && comes_before(v->example, s))))
-		return false;
-	for (size_t i = 0; i < l->guard.n_foreign; i++)
-		if (l->guard.foreign[i].inode == s->inode)
-			return false;
-	return true;
+	return (*ret_member || (!s->connected && comes_before(v->example, s))) && !is_own(v, s) &&
+	       !has_inode(v->known, v->n_known, s->inode);
 }
 
 /* Has anybody joined the group or left it since it was looked at last? */
@@ -383,7 +343,7 @@ static bool has_changed(const struct listener *l, const struct view *v)
 		if (l->guard.foreign[i].member && !is_there(v, l->guard.foreign[i].inode))
 			return true;
 	for (size_t i = 0; i < v->n; i++)
-		if (is_new(l, v, &v->list[i], &member) && member)
+		if (is_new(v, &v->list[i], &member) && member)
 			return true;
 	return false;
 }
@@ -401,8 +361,9 @@ static int look(struct listener *l)
 		if (!is_there(&v, l->guard.foreign[i].inode))
 			forget(l, i);
 	for (size_t i = 0; r >= 0 && i < v.n; i++)
-		if (is_new(l, &v, &v.list[i], &member))
+		if (is_new(&v, &v.list[i], &member))
 			r = meet(l, &v.list[i], member, false);
+	listener_guard_report(l);
 	return r;
 }
 
@@ -519,7 +480,10 @@ bool listener_guard_is_alone(const struct listener *l)
 
 void listener_guard_done(struct listener *l)
 {
-	while (l->guard.n_fds > 0)
+	struct listener_guard *g = &l->guard;
+
+	listener_guard_report_end(l);
+	while (g->n_fds > 0)
 		close_guard(l);
 	listener_guard_leave(l);
 }

@@ -18,11 +18,14 @@ struct listener_foreign {
 	uint64_t inode;
 	struct address address;
 	uid_t uid;
-	pid_t pid; /* 0: not found */
+	pid_t pid; /* 0: not found, or not yet */
 	char *program;
 	bool member; /* of the group; else it is more specific than ours, and gets what is for it */
 	bool silent; /* a connected UDP socket: it gets its own peer's only, but may have a place */
+	bool sought; /* by the search that is under way, from its beginning */
+	bool reported; /* with its process, if that was found */
 };
+struct guard_search;
 
 enum { LISTENER_GUARDS_MAX = 256 };
 
@@ -33,7 +36,8 @@ struct listener_guard {
 	int *fds; /* of guards, in no order */
 	size_t n_fds, fds_capacity;
 	uint64_t looked_usec;
-	bool failed; /* reported already */
+	bool failed;		     /* reported already */
+	struct guard_search *search; /* for their processes; NULL: none */
 };
 
 /* Look now: at each attachment that comes by the clock, and before sockets join or leave. */
@@ -64,3 +68,10 @@ json_t *listener_guard_save(const struct listener *l);
  * -EBADMSG. Then listener_guard_watch(), when those that are gone have left the model. */
 int listener_guard_restore(struct listener *l, const json_t *value);
 int listener_guard_watch(struct listener *l);
+
+/* listener_guard_report.c. Find out who is there that was not reported yet, and report it: later,
+ * from the event loop. */
+void listener_guard_report(struct listener *l);
+void listener_guard_report_gone(struct listener *l, const struct listener_foreign *f);
+/* Nobody wants to know any more. */
+void listener_guard_report_end(struct listener *l);

@@ -20,6 +20,7 @@ void listener_guard_leave(struct listener *l)
 {
 	struct listener_guard *g = &l->guard;
 
+	listener_guard_report_end(l);
 	for (size_t i = 0; i < g->n_fds; i++) {
 		listener_watch_drop(l, g->fds[i]);
 		close_fd(g->fds[i]);

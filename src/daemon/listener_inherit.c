@@ -5,8 +5,10 @@
 
 #include <fcntl.h>
 
+#include "daemon/listener_options.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
+#include "daemon/state_tables.h"
 #include "sys/listen.h"
 #include "sys/sockdiag.h"
 #include "sys/user.h"
@@ -173,7 +175,7 @@ int inherit_take(struct listener *l, struct error *ret_error)
 {
 	struct activation_socket *s =
 		find(&l->service->manager->activation, l->config.inherit, l->config.inherit_index);
-	int grouped;
+	int grouped, r;
 
 	if (!s)
 		return did_not_come(l, ret_error);
@@ -189,17 +191,38 @@ int inherit_take(struct listener *l, struct error *ret_error)
 	grouped = listen_is_group(s->fd);
 	l->came_grouped = grouped > 0;
 	l->came_flags = fcntl(s->fd, F_GETFL);
-	/* As workers expect them; those who want it otherwise say so themselves. */
+	/* As workers expect it, unless "nonblocking" is asked for: systemd sets or clears it for us
+	 * (NonBlocking=), not for them. */
 	if (l->came_flags >= 0)
 		(void)fcntl(s->fd, F_SETFL, l->came_flags & ~O_NONBLOCK);
-	l->config.address = s->address;
 	look_at_queue(l->service->manager, s);
-	/* Backlog= of the socket unit, unless another was asked for. */
-	if (l->config.backlog == CONFIG_BACKLOG_DEFAULT && s->queue_max > 0)
-		l->config.backlog = s->queue_max;
 	s->in_use = true;
 	l->inherited = s;
-	return 0;
+	r = listener_options_read(l, &l->came_options);
+	if (r >= 0)
+		r = inherit_complete(l, &l->config);
+	return r < 0 ? error_set_errno(ret_error, r, "%s: listener %s: the options of its socket",
+			       l->service->name, l->config.name)
+		     : 0;
+}
+
+int inherit_complete(const struct listener *l, struct listener_config *c)
+{
+	const struct socket_options *came = &l->came_options;
+	const struct config_place nowhere = {0};
+	int r = 0;
+
+	c->address = l->inherited->address;
+	c->v6only = listen_is_v6only(l->inherited_fd);
+	/* Backlog= of the socket unit, unless another was asked for. */
+	if (c->backlog == CONFIG_BACKLOG_DEFAULT && l->inherited->queue_max > 0)
+		c->backlog = l->inherited->queue_max;
+	/* From the last one on: what decides about others comes before them. */
+	for (size_t i = came->n; r >= 0 && i-- > 0;)
+		if (!socket_options_has(&c->options, came->list[i].option))
+			r = socket_options_set(&c->options, came->list[i].option,
+				came->list[i].value, came->list[i].text, nowhere);
+	return r;
 }
 
 /* --- a group --------------------------------------------------------------- */
@@ -325,6 +348,7 @@ void inherit_give_back(struct listener *l)
 	}
 	if (l->inherited->queue_max > 0)
 		(void)listen_start(l->inherited_fd, l->inherited->queue_max);
+	listener_options_restore(l);
 	if (l->came_flags >= 0)
 		(void)fcntl(l->inherited_fd, F_SETFL, l->came_flags);
 	l->inherited_fd = close_fd(l->inherited_fd);
@@ -344,10 +368,11 @@ json_t *inherit_save(const struct listener *l)
 	for (size_t i = 0; i < l->lanes.n; i++)
 		if (l->lanes.sockets[i].fd == l->inherited_fd)
 			index = (json_int_t)i;
-	return json_pack("{s:I, s:I, s:I, s:b, s:b, s:i, s:i}", "socket", index, "uid",
+	return json_pack("{s:I, s:I, s:I, s:b, s:b, s:i, s:i, s:o?}", "socket", index, "uid",
 		(json_int_t)s->uid, "queue_max", (json_int_t)s->queue_max, "placed",
 		l->inherited_placed, "grouped", l->came_grouped, "flags", l->came_flags,
-		"worker_flags", l->worker_flags);
+		"worker_flags", l->worker_flags, "options",
+		state_save(&state_table_socket_options, &l->came_options));
 }
 
 void inherit_look(struct listener *l)
@@ -402,8 +427,10 @@ static struct activation_socket *add_to_list(struct listener *l, const json_t *v
 
 int inherit_restore(struct listener *l, const json_t *value)
 {
-	struct activation_socket *s;
 	json_int_t index = json_integer_value(json_object_get(value, "socket"));
+	const json_t *options = json_object_get(value, "options");
+	struct activation_socket *s;
+	int r;
 
 	if (!l->config.inherit)
 		return -EBADMSG;
@@ -419,6 +446,9 @@ int inherit_restore(struct listener *l, const json_t *value)
 		s = add_to_list(l, value);
 	if (!s)
 		return -ENOMEM;
+	r = options ? state_load(&state_table_socket_options, options, &l->came_options) : 0;
+	if (r < 0)
+		return r;
 	/* What it is by now is our own doing. */
 	s->uid = (uid_t)json_integer_value(json_object_get(value, "uid"));
 	s->queue_max = (unsigned)json_integer_value(json_object_get(value, "queue_max"));

@@ -19,6 +19,9 @@ void inherit_warn_unused(const struct manager *m);
 /* The socket of l->config, as l->inherited, with what has to be restored later; l's address is set.
  * -ENOENT with a message that says what came instead; -EBUSY: another service still has it. */
 int inherit_take(struct listener *l, struct error *ret_error);
+/* What the socket brings with it, where c does not ask for something else: its address, backlog and
+ * options. 0 or -ENOMEM. */
+int inherit_complete(const struct listener *l, struct listener_config *c);
 /* Of l->config's address, with l's steering: the inherited socket is lane's first, and the others
  * join it. Where that is not possible it is held, with the reason. 0 or -errno. */
 int inherit_open(struct listener *l, unsigned lane, bool may_group);

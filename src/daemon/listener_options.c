@@ -128,9 +128,14 @@ static void set_all(struct listener *l, const struct sockopt *o, bool unlock)
 	int r = 0;
 
 	for (size_t i = 0; i < l->lanes.n && r >= 0; i++) {
-		r = listen_option_set(l->lanes.sockets[i].fd, o);
+		int fd = l->lanes.sockets[i].fd;
+
+		/* A stranger's is not ours to change. */
+		if (fd < 0)
+			continue;
+		r = listen_option_set(fd, o);
 		if (r >= 0 && unlock)
-			r = listen_option_unlock(l->lanes.sockets[i].fd, o);
+			r = listen_option_unlock(fd, o);
 	}
 	if (r < 0) {
 		_cleanup_free_ char *refusal = listener_option_refusal(o, r);
@@ -173,10 +178,11 @@ void listener_options_update(struct listener *l, const struct listener_config *c
 	struct listener_sockopts *o = NULL;
 	_cleanup_close_ int blank = -1;
 
-	if (address_is_unix(&l->config.address) || listener_sockopts_new(c, &o) < 0)
+	if (listener_sockopts_new(c, &o) < 0)
 		return;
 	for (size_t i = 0; i < old->n; i++) {
-		if (is_ours(&old->list[i]) || socket_options_find(&c->options, old->list[i].option))
+		if (is_ours(&old->list[i]) || old->list[i].option == OPTION_NONBLOCKING ||
+			socket_options_find(&c->options, old->list[i].option))
 			continue;
 		if (blank < 0)
 			blank = listen_options_blank(&l->config.address, l->config.v6only);
@@ -191,10 +197,120 @@ void listener_options_update(struct listener *l, const struct listener_config *c
 		multicast_group_kernel(&old->groups[i], true, &leave);
 		set_all(l, &leave, false);
 	}
+	/* A worker that waits for several sockets at once may have made it so itself, and would
+	 * sleep in accept(2): it is never switched off behind anybody's back. */
 	for (size_t i = 0; i < o->n; i++)
-		set_all(l, &o->list[i], false);
+		if (o->list[i].type != SOCKOPT_NONBLOCK || o->list[i].value)
+			set_all(l, &o->list[i], false);
 	listener_sockopts_free(l->sockopts);
 	l->sockopts = o;
+}
+
+/* --- what an inherited socket came with ----------------------------------------- */
+
+/* Ours to decide, told in another way, or changed by the kernel itself. */
+static bool is_left_alone(enum socket_option option, const struct listener *l)
+{
+	const struct socket_option_info *info = socket_option_info(option);
+
+	return info->level < 0 || info->refused || option == OPTION_REUSEADDR ||
+	       option == OPTION_REUSEPORT || option == OPTION_V6ONLY ||
+	       option == OPTION_RCVBUF_FORCE || option == OPTION_SNDBUF_FORCE ||
+	       option == OPTION_INCOMING_CPU || option == OPTION_NONBLOCKING ||
+	       socket_option_misfit(option, &l->inherited->address) != NULL;
+}
+
+/* By the name of IPv4, if there are two and the one of IPv6 is another key's. */
+static int read_option(int fd, enum socket_option option, const struct address *a, bool v6only,
+	struct sockopt *ret)
+{
+	const struct socket_option_setting any = {.option = option};
+	struct sockopt list[2];
+	size_t n = socket_option_kernel(&any, a, v6only, list);
+
+	*ret = list[option == OPTION_TOS ? n - 1 : 0];
+	return listen_option_get(fd, ret);
+}
+
+/* What others are to be told, to have it too. */
+static int copy_option(const struct listener *l, enum socket_option option, int blank,
+	const struct sockopt *o, struct socket_options *ret)
+{
+	_cleanup_free_ char *refusal = NULL;
+	struct sockopt told = *o, has = *o;
+	int r;
+
+	if (is_buffer(option)) {
+		/* The limits may not have held for who made it. */
+		told.value /= 2;
+		(void)listen_option_set(blank, &told);
+		if (listen_option_get(blank, &has) >= 0 && has.value < o->value) {
+			told.name = option == OPTION_RCVBUF ? SO_RCVBUFFORCE : SO_SNDBUFFORCE;
+			if (listen_option_set(blank, &told) >= 0)
+				option = option == OPTION_RCVBUF ? OPTION_RCVBUF_FORCE
+								 : OPTION_SNDBUF_FORCE;
+		}
+	} else if ((r = listen_option_set(blank, &told)) < 0) {
+		refusal = socket_option_refusal(option, told.value, told.text, r);
+		log_warning("%s: listener %s: an option that its socket came with cannot be given "
+			    "to those beside it: %s",
+			l->service->name, l->config.name, refusal ? refusal : "out of memory");
+		return 0;
+	}
+	return socket_options_set(ret, option, socket_option_from_kernel(option, told.value),
+		told.text, (struct config_place){0});
+}
+
+int listener_options_read(const struct listener *l, struct socket_options *ret)
+{
+	const struct address *a = &l->inherited->address;
+	bool v6only = listen_is_v6only(l->inherited_fd);
+	_cleanup_close_ int blank = -1;
+	struct sockopt o, ordinary;
+	int r = 0;
+
+	blank = listen_options_blank(a, v6only);
+	for (unsigned i = 0; blank >= 0 && r >= 0 && i < SOCKET_OPTIONS_N; i++) {
+		if (is_left_alone(i, l) || read_option(l->inherited_fd, i, a, v6only, &o) < 0 ||
+			read_option(blank, i, a, v6only, &ordinary) < 0 ||
+			(o.value == ordinary.value && streq(o.text, ordinary.text)))
+			continue;
+		r = copy_option(l, i, blank, &o, ret);
+	}
+	return r;
+}
+
+void listener_options_restore(struct listener *l)
+{
+	struct listener_config came = {0};
+
+	if (socket_options_copy(&l->came_options, &came.options) < 0)
+		return;
+	came.address = l->config.address;
+	came.v6only = l->config.v6only;
+	if (came.address.kind == ADDRESS_TCP)
+		(void)listen_tag(l->inherited_fd, 0);
+	lanes_done(&l->lanes);
+	if (lanes_append(&l->lanes, 0, 0, l->inherited_fd) >= 0)
+		listener_options_update(l, &came);
+	lanes_done(&l->lanes);
+	socket_options_done(&came.options);
+}
+
+uint64_t listener_defer_usec(const struct listener *l, unsigned lane)
+{
+	const struct socket_option_setting any = {.option = OPTION_DEFER_ACCEPT};
+	struct sockopt list[2];
+	int64_t most = 0;
+
+	if (l->config.address.kind != ADDRESS_TCP ||
+		socket_option_kernel(&any, &l->config.address, l->config.v6only, list) == 0)
+		return 0;
+	for (size_t i = 0; i < l->lanes.n; i++)
+		if (l->lanes.sockets[i].lane == lane &&
+			listen_option_get(l->lanes.sockets[i].fd, &list[0]) >= 0)
+			most = MAX(most, list[0].value);
+	return (uint64_t)most * USEC_PER_SEC;
 }
 
 /* --- what is ------------------------------------------------------------------- */
@@ -236,14 +352,20 @@ static bool equal(const struct sockopt *a, const struct sockopt *b)
 	return a->value == b->value && streq(a->text, b->text);
 }
 
-/* Of all sockets of the listener, how many have something else than the first. */
-static size_t count_others(const struct reading *p, const struct sockopt *actual)
+/* How many of the listener's sockets have something else than the one that was read; *ret_all: how
+ * many there are. */
+static size_t count_others(const struct reading *p, const struct sockopt *actual, size_t *ret_all)
 {
 	size_t n = 0;
 
-	for (size_t i = 1; i < p->l->lanes.n; i++) {
+	*ret_all = 0;
+	for (size_t i = 0; i < p->l->lanes.n; i++) {
 		struct sockopt other = *actual;
 
+		/* A stranger's is none of them. */
+		if (p->l->lanes.sockets[i].fd < 0)
+			continue;
+		(*ret_all)++;
 		if (listen_option_get(p->l->lanes.sockets[i].fd, &other) >= 0)
 			n += !equal(&other, actual);
 	}
@@ -270,7 +392,7 @@ static char *explain(struct reading *p, enum socket_option option,
 {
 	const struct socket_option_info *info = socket_option_info(option);
 	char *note = NULL;
-	size_t others;
+	size_t others, all;
 
 	if (!s) {
 		if (info->by_itself)
@@ -280,10 +402,9 @@ static char *explain(struct reading *p, enum socket_option option,
 			return strdup("follows from tos");
 		return strdup("not asked for: set by a worker");
 	}
-	others = count_others(p, actual);
+	others = count_others(p, actual, &all);
 	if (others > 0)
-		return xasprintf(
-			"not the same on all sockets: %zu of %zu differ", others, p->l->lanes.n);
+		return xasprintf("not the same on all sockets: %zu of %zu differ", others, all);
 	if (info->type == OPTION_IS_TEXT)
 		return streq(s->text, actual->text) ? NULL : strdup("changed by a worker");
 	note = explain_difference(p, option, s->value, actual->value);
@@ -291,6 +412,8 @@ static char *explain(struct reading *p, enum socket_option option,
 		return strdup("changed by a worker, or not as the kernel counts it");
 	if (!note && info->by_itself)
 		return strdup(info->by_itself);
+	if (!note && socket_options_same(&p->l->config.options, &p->l->came_options, option))
+		return strdup("as its socket came");
 	return note;
 }
 
@@ -388,11 +511,13 @@ int listener_options_report(
 	struct reading p = {.l = l, .fd = -1};
 	_cleanup_close_ int blank = -1;
 
-	if (l->lanes.n > 0 && !address_is_unix(&l->config.address)) {
-		p.fd = l->lanes.sockets[0].fd;
+	p.fd = listener_any_socket(l);
+	if (p.fd >= 0) {
 		blank = listen_options_blank(&l->config.address, false);
 		p.blank = blank;
 		for (unsigned o = 0; o < SOCKET_OPTIONS_N; o++) {
+			if (address_is_unix(&l->config.address) && o != OPTION_NONBLOCKING)
+				continue;
 			if (o == OPTION_V6ONLY)
 				report_v6only(&p);
 			else if (o == OPTION_BACKLOG)

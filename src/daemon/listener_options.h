@@ -27,6 +27,14 @@ int listener_options_try(
 void listener_options_check(const struct config *c, struct config_problems *problems);
 /* "mark: 0x7 (SO_MARK) is refused: ..."; the caller frees. */
 char *listener_option_refusal(const struct sockopt *o, int code);
+/* Of an inherited socket: what it has that is not as by default, as a configuration would ask for
+ * it. Left out with a warning is what we may not set on others. 0 or -ENOMEM. */
+int listener_options_read(const struct listener *l, struct socket_options *ret);
+/* The inherited socket has them as it came. */
+void listener_options_restore(struct listener *l);
+/* How long connections to the lane's sockets may wait for their first byte, whoever asked for that.
+ * 0: they do not. */
+uint64_t listener_defer_usec(const struct listener *l, unsigned lane);
 /* The sockets that are there get what the new configuration asks for, and the kernel's default for
  * what is not asked for any more. l->config is the old one. Logs what is refused. */
 void listener_options_update(struct listener *l, const struct listener_config *c);

@@ -241,8 +241,7 @@ static int compile(struct steering *s, struct sock_filter *program, size_t *ret_
 	return r;
 }
 
-/* Any of our own: the program is the group's. */
-static int any_socket(const struct listener *l)
+int listener_any_socket(const struct listener *l)
 {
 	for (size_t i = 0; i < l->lanes.n; i++)
 		if (l->lanes.sockets[i].fd >= 0)
@@ -257,7 +256,7 @@ void listener_steer(struct listener *l)
 	size_t n, room = l->lanes.n * (STEERING_LANES_MAX + l->n_rules + 1);
 	int r;
 
-	if (l->kind != LISTENER_GROUP || any_socket(l) < 0)
+	if (l->kind != LISTENER_GROUP || listener_any_socket(l) < 0)
 		return;
 	d.indices = calloc(room, sizeof(*d.indices));
 	d.cpus = calloc(room, sizeof(*d.cpus));
@@ -271,7 +270,7 @@ void listener_steer(struct listener *l)
 	}
 	r = compile(&d.steering, program, &n);
 	if (r >= 0)
-		r = listen_steer(any_socket(l), program, n);
+		r = listen_steer(listener_any_socket(l), program, n);
 	if (r < 0) {
 		fail(l, "attaching the program", r);
 		return;

@@ -161,12 +161,16 @@ static bool is_datagram(const struct listener *l)
 }
 
 /* An error that was reported about a datagram is for its workers. */
-static int on_datagram_socket(struct listener *l, int fd)
+static int on_datagram_socket(struct listener *l, int fd, sd_event_source *source, bool idle)
 {
 	struct manager_service *s = l->service;
 	struct listen_state state;
 
 	if (listen_query(fd, &state) >= 0 && !state.accepting) {
+		/* It is always readable. If there is no other in its place afterwards, that is
+		 * tried again whenever the listener is looked at. */
+		if (idle)
+			(void)sd_event_source_set_enabled(source, SD_EVENT_OFF);
 		(void)listener_mend_datagram(l, fd);
 		listener_watch_idle(l);
 		manager_service_after(s);
@@ -184,7 +188,7 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *us
 
 	if (is_datagram(l) && sd_event_source_get_io_events(source, &asked) >= 0 &&
 		!(asked & EPOLLIN))
-		return on_datagram_socket(l, fd);
+		return on_datagram_socket(l, fd, source, false);
 	if (!is_datagram(l) && (revents & (EPOLLHUP | EPOLLERR | EPOLLRDHUP))) {
 		if (l->kind == LISTENER_GROUP)
 			revive_fallen(l);
@@ -204,7 +208,7 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *us
 		return 0;
 	}
 	if (is_datagram(l) && listen_query(fd, &state) >= 0 && !state.accepting)
-		return on_datagram_socket(l, fd);
+		return on_datagram_socket(l, fd, source, true);
 	n = listen_reset_queue(fd, RESET_AT_ONCE);
 	l->resets += n > 0 ? (unsigned)n : 0;
 	/* Perhaps a worker has detached the program, and the kernel chooses among all sockets. */
@@ -383,7 +387,8 @@ void listener_watch_idle(struct listener *l)
 	for (size_t i = 0; i < l->n_watches; i++) {
 		const struct listener_watch *w = l->watches[i];
 		bool idle = l->kind == LISTENER_GROUP &&
-			    (w->lane == LANES_OTHER || is_idle(l, w, used, ARRAY_SIZE(used)));
+			    (w->lane == LANES_OTHER || w->lane == LANES_PUT_ASIDE ||
+				    is_idle(l, w, used, ARRAY_SIZE(used)));
 		uint32_t now = 0, want = events_of(l, idle);
 
 		if (sd_event_source_get_io_events(w->source, &now) >= 0 && now != want)

@@ -169,6 +169,30 @@ bool manager_is_worker(const struct manager *m, pid_t pid)
 	return false;
 }
 
+/* A source of a child's end is told of it once. A child that is traced (strace, a debugger, a leak
+ * checker at its exit) ends for its tracer first: then its source looks too early, and would never
+ * look again. SIGCHLD comes when it is ours. */
+void source_look_again(sd_event_source *source)
+{
+	if (source && sd_event_source_set_enabled(source, SD_EVENT_OFF) >= 0)
+		(void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+static void look_again(struct manager *m, pid_t pid)
+{
+	reexec_look_again(m, pid);
+	for (size_t i = 0; i < m->n_services; i++) {
+		verify_look_again(m->services[i], pid);
+		for (size_t k = 0; k < m->services[i]->n_generations; k++) {
+			const struct manager_generation *g = m->services[i]->generations[k];
+
+			for (unsigned n = 0; n < g->n_workers; n++)
+				if (g->workers[n] && g->workers[n]->pid == pid)
+					source_look_again(g->workers[n]->exit_source);
+		}
+	}
+}
+
 /* Orphans of workers become our children. Workers themselves are reaped by their own sources, which
  * come first. */
 static int on_child(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata)
@@ -179,9 +203,13 @@ static int on_child(sd_event_source *source, const struct signalfd_siginfo *si, 
 	(void)si;
 	for (;;) {
 		siginfo_t info = {0};
-		if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid == 0 ||
-			manager_is_worker(m, info.si_pid))
+
+		if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid == 0)
 			return 0;
+		if (manager_is_worker(m, info.si_pid)) {
+			look_again(m, info.si_pid);
+			return 0;
+		}
 		if (waitid(P_PID, (id_t)info.si_pid, &info, WEXITED | WNOHANG) < 0)
 			return 0;
 		log_debug("reaped orphan %d", (int)info.si_pid);
@@ -596,8 +624,10 @@ int manager_run(struct manager *m)
 	reexec_done(m);
 	blind_begin(m->blind);
 	manager_changed(m);
-	/* Reading the configuration took memory that is not needed again. */
+	/* Reading the configuration took memory that is not needed again, and code: of ours and of
+	 * nine libraries, most of which only initialise themselves. */
 	(void)malloc_trim(0);
+	process_forget_code();
 	unit_started(m->unit, m->restored);
 	r = sd_event_loop(m->event);
 	if (r < 0) {

@@ -29,7 +29,8 @@ struct saved_service;
 struct worker_store;
 struct connections; /* connections.h */
 struct connection_counter;
-struct list_call; /* control_list.c */
+struct list_call;    /* control_list.c */
+struct memory_watch; /* memory.c */
 struct verify;
 
 /* sd-event: a message must be matched to its worker before its exit is handled, and both before
@@ -111,8 +112,7 @@ struct manager_service {
 				   by it */
 	struct verify *verify;	/* a run that is under way; NULL */
 	struct connections *connections; /* NULL: nobody has asked yet */
-	sd_event_source *memory_timer;	 /* recycle.memory; NULL */
-	size_t memory_next;		 /* the worker that is looked at next */
+	struct memory_watch *memory;	 /* recycle.memory; NULL */
 	uint64_t moved_usec;		 /* how long the last going back took; 0: none did */
 	struct manager_preview preview;
 	int preview_rules[64];	/* rule id per listener; 0: none */
@@ -206,7 +206,9 @@ void manager_check_stopped(struct manager *m);
 struct manager_service *manager_find(const struct manager *m, const char *name);
 /* Somebody else reaps it: a worker, or the command of a check. */
 bool manager_is_worker(const struct manager *m, pid_t pid);
-uint64_t manager_now(struct manager *m); /* CLOCK_MONOTONIC of this iteration */
+/* A child's source that may have been asked too early. NULL is fine. */
+void source_look_again(sd_event_source *source);
+uint64_t manager_now(struct manager *m); /* CLOCK_MONOTONIC, not the loop's */
 uint64_t realtime_now(void);
 unsigned manager_n_cpus(void);		/* affinity and cgroup quota */
 void manager_cpus(struct cpu_set *ret); /* our own affinity */
@@ -241,6 +243,8 @@ struct request_options {
 struct manager_service *manager_service_new(
 	struct manager *m, const struct service_config *c, struct error *ret_error);
 struct manager_service *manager_service_free(struct manager_service *s);
+/* With its workers; the caller takes it out of the service's list, afterwards. */
+struct manager_generation *manager_generation_free(struct manager_generation *g);
 /* Start a stopped service; its listeners are bound. */
 int manager_service_start(
 	struct manager_service *s, const char *requested_by, struct error *ret_error);

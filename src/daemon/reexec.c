@@ -55,6 +55,12 @@ pid_t reexec_child(const struct manager *m)
 	return m->reexec ? m->reexec->pid : 0;
 }
 
+void reexec_look_again(struct manager *m, pid_t pid)
+{
+	if (pid > 0 && reexec_child(m) == pid)
+		source_look_again(m->reexec->exit_source);
+}
+
 /* --- the way over --------------------------------------------------------- */
 
 static bool lend(struct manager *m, enum stored kind, int fd)

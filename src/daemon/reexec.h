@@ -21,6 +21,8 @@ int reexec_request(struct manager *m, struct control_call *call);
 struct reexec *reexec_free(struct reexec *x);
 /* The child in which a program is tried; 0: none. */
 pid_t reexec_child(const struct manager *m);
+/* If that is it: it may have ended without having been seen to. */
+void reexec_look_again(struct manager *m, pid_t pid);
 /* `tenured --check-state`, with the copy as descriptor 3: an exit status. */
 int reexec_check_state(void);
 

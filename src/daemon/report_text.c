@@ -25,7 +25,8 @@ const char *report_span(uint64_t usec, char buf[static REPORT_SPAN_MAX])
 		return "for ever";
 	if (usec < USEC_PER_SEC)
 		(void)snprintf(buf, REPORT_SPAN_MAX, "%ums", (unsigned)(usec / USEC_PER_MSEC));
-	else if (usec < 60 * USEC_PER_SEC && usec % USEC_PER_SEC != 0)
+	/* What would be rounded to 60.0s is a minute. */
+	else if (usec < 60 * USEC_PER_SEC - USEC_PER_SEC / 20 && usec % USEC_PER_SEC != 0)
 		(void)snprintf(buf, REPORT_SPAN_MAX, "%.1fs", (double)usec / (double)USEC_PER_SEC);
 	else {
 		text = format_duration(seconds * USEC_PER_SEC);

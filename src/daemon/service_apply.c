@@ -266,12 +266,7 @@ static void apply_forget(struct manager_service *s, const struct effect *e)
 
 		if (g->number != e->generation)
 			continue;
-		for (unsigned k = 0; k < g->n_workers; k++)
-			worker_process_free(g->workers[k]);
-		free(g->workers);
-		free(g->requested_by);
-		snapshot_unref(g->snapshot);
-		free(g);
+		manager_generation_free(g);
 		memmove(&s->generations[i], &s->generations[i + 1],
 			(s->n_generations - i - 1) * sizeof(g));
 		s->n_generations--;

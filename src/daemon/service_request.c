@@ -90,6 +90,19 @@ static void history_entry_done(struct history_entry *h)
 	snapshot_unref(h->snapshot);
 }
 
+struct manager_generation *manager_generation_free(struct manager_generation *g)
+{
+	/* With a worker its probe ends, and connections are steered anew: by the workers that are
+	 * left. */
+	for (unsigned k = 0; k < g->n_workers; k++)
+		g->workers[k] = worker_process_free(g->workers[k]);
+	free(g->workers);
+	free(g->requested_by);
+	snapshot_unref(g->snapshot);
+	free(g);
+	return NULL;
+}
+
 struct manager_service *manager_service_free(struct manager_service *s)
 {
 	if (!s)
@@ -101,15 +114,8 @@ struct manager_service *manager_service_free(struct manager_service *s)
 	connections_forget(s);
 	verify_stop(s);
 	memory_watch_end(s);
-	for (size_t i = 0; i < s->n_generations; i++) {
-		struct manager_generation *g = s->generations[i];
-		for (unsigned k = 0; k < g->n_workers; k++)
-			worker_process_free(g->workers[k]);
-		free(g->workers);
-		free(g->requested_by);
-		snapshot_unref(g->snapshot);
-		free(g);
-	}
+	for (; s->n_generations > 0; s->n_generations--)
+		manager_generation_free(s->generations[s->n_generations - 1]);
 	free(s->generations);
 	for (size_t i = 0; i < ARRAY_SIZE(s->listeners); i++)
 		listener_close(s->listeners[i]);
@@ -249,11 +255,7 @@ static int add_generation(struct manager_service *s, unsigned number, struct sna
 
 static void drop_generation_entry(struct manager_service *s)
 {
-	struct manager_generation *g = s->generations[--s->n_generations];
-
-	snapshot_unref(g->snapshot);
-	free(g->requested_by);
-	free(g);
+	manager_generation_free(s->generations[--s->n_generations]);
 }
 
 static void remember(struct manager_service *s, const struct manager_generation *g)

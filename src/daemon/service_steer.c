@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A service's listeners as a whole: who is shown the new generation, programs, and which of them
  * are still needed. */
+#include "daemon/listener_options.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
 
@@ -40,6 +41,34 @@ void manager_service_preview(struct manager_service *s)
 	s->preview = now;
 }
 
+/* Workers can have their sockets wait for a client's first bytes, as nginx's "deferred" does: such
+ * clients belong to the sockets they came to, which settle for so much longer. */
+static void note_deferring(struct manager_service *s)
+{
+	for (size_t i = 0; i < s->core.n_generations; i++) {
+		struct generation *g = s->core.generations[i];
+		uint64_t before = g->policy.drain.settle_usec, defer;
+
+		for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
+			const struct listener *l = s->listeners[id];
+
+			if (!l || l->kind != LISTENER_GROUP || g->lane == LANE_NONE ||
+				!(g->listeners & (UINT64_C(1) << id)))
+				continue;
+			defer = listener_defer_usec(l, g->lane);
+			policy_defer_usec(&g->policy, defer);
+			if (g->policy.drain.settle_usec == before)
+				continue;
+			before = g->policy.drain.settle_usec;
+			log_notice("%s: generation %u: listener %s waits %llu s for the first "
+				   "bytes of a connection (TCP_DEFER_ACCEPT), which was not asked "
+				   "for by defer_accept; it settles for a second more than that",
+				s->name, g->number, l->config.name,
+				(unsigned long long)(defer / USEC_PER_SEC));
+		}
+	}
+}
+
 void manager_service_steer(struct manager_service *s)
 {
 	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
@@ -53,6 +82,7 @@ void manager_service_steer(struct manager_service *s)
 			listener_watch_idle(l);
 		}
 	}
+	note_deferring(s);
 }
 
 void manager_service_tend(struct manager_service *s)

@@ -14,6 +14,7 @@ extern const struct state_table state_table_service;	/* struct service, without 
 extern const struct state_table state_table_steps;	/* of struct rollout: there may be many */
 /* state_tables_config.c */
 extern const struct state_table state_table_address; /* struct address */
+extern const struct state_table state_table_socket_options;
 extern const struct state_table state_table_listener_config;
 extern const struct state_table state_table_service_config;
 extern const struct state_table state_table_config; /* without services */

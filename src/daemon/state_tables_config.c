@@ -83,7 +83,8 @@ static const struct state_field options_fields[] = {
 	FIELD(NOT_SAVED, groups_place),
 };
 #undef TYPE
-static const struct state_table options_table = STATE_TABLE(struct socket_options, options_fields);
+const struct state_table state_table_socket_options =
+	STATE_TABLE(struct socket_options, options_fields);
 
 static void init_listener(void *listener)
 {
@@ -108,7 +109,7 @@ static const struct state_field listener_fields[] = {
 	FIELD(BOOL, mode_set),
 	FIELD(TEXT, owner),
 	FIELD(TEXT, group),
-	FIELD(STRUCT, options, .table = &options_table),
+	FIELD(STRUCT, options, .table = &state_table_socket_options),
 	FIELD(BOOL, broken),
 };
 #undef TYPE
@@ -272,6 +273,6 @@ static const struct state_field config_fields[] = {
 const struct state_table state_table_config = STATE_TABLE(struct config, config_fields);
 
 const struct state_table *const state_tables_config[] = {&state_table_address, &option_table,
-	&group_table, &options_table, &state_table_listener_config, &ready_table, &verify_table,
-	&upgrade_table, &recycle_table, &restart_table, &limit_table, &env_file_table,
-	&state_table_service_config, &control_table, &state_table_config, NULL};
+	&group_table, &state_table_socket_options, &state_table_listener_config, &ready_table,
+	&verify_table, &upgrade_table, &recycle_table, &restart_table, &limit_table,
+	&env_file_table, &state_table_service_config, &control_table, &state_table_config, NULL};

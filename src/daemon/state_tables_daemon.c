@@ -172,6 +172,8 @@ static const struct state_field foreign_fields[] = {
 	FIELD(TEXT, program),
 	FIELD(BOOL, member),
 	FIELD(BOOL, silent),
+	FIELD(NOT_SAVED, sought),
+	FIELD(BOOL, reported),
 };
 #undef TYPE
 const struct state_table state_table_foreign = STATE_TABLE(struct listener_foreign, foreign_fields);

@@ -62,6 +62,12 @@ pid_t verify_command(const struct manager_service *s)
 	return s->verify ? s->verify->command.pid : 0;
 }
 
+void verify_look_again(struct manager_service *s, pid_t pid)
+{
+	if (s->verify && s->verify->exit && s->verify->command.pid == pid)
+		source_look_again(s->verify->exit);
+}
+
 bool verify_is_of(const struct manager_service *s, unsigned generation)
 {
 	return s->verify && s->verify->generation == generation;

@@ -16,3 +16,5 @@ void verify_stop(struct manager_service *s);
 bool verify_is_of(const struct manager_service *s, unsigned generation);
 /* The process of a running command, or 0: it is a child that is no worker. */
 pid_t verify_command(const struct manager_service *s);
+/* If that is its command's pid: it may have ended without having been seen to. */
+void verify_look_again(struct manager_service *s, pid_t pid);

@@ -267,6 +267,8 @@ void worker_process_ended(struct worker_process *p, int code, int status)
 	p->exit_source = source_drop(p->exit_source);
 	manager_service_note_trouble(p->service, p, p->generation, p->index, NULL);
 	forget_process(p);
+	/* Whoever waits behind it to be reaped. */
+	manager_check_stopped(p->service->manager);
 	(void)manager_service_event(p->service, &event);
 }
 

@@ -142,15 +142,15 @@ int listen_open_member(const struct address *a, const struct listen_options *o)
 	return TAKE_FD(fd);
 }
 
-/* Hardly anybody sends packets that may live as long; ip(7), ipv6(7). */
-static int hold_back_by_ttl(int fd, bool hold)
+/* Packets with a smaller TTL are dropped. 255: those of nearly everybody, who begin with 64 or 128.
+ * ip(7). */
+static int set_least_ttl(int fd, int ttl)
 {
-	int v4 = set_option(fd, IPPROTO_IP, IP_MINTTL, hold ? 255 : 0);
-	int v6 = set_option(fd, IPPROTO_IPV6, IPV6_MINHOPCOUNT, hold ? 255 : 0);
+	int r4 = set_option(fd, IPPROTO_IP, IP_MINTTL, ttl);
+	int r6 = set_option(fd, IPPROTO_IPV6, IPV6_MINHOPCOUNT, ttl);
 
-	/* On an IPv6 socket the one is for its IPv4 clients; on an IPv4 socket there is no other.
-	 */
-	return v4 < 0 && v6 < 0 ? v4 : 0;
+	/* A socket of IPv6 has both. */
+	return r4 < 0 && r6 < 0 ? r4 : 0;
 }
 
 int listen_hold_back(int fd, bool hold)
@@ -163,10 +163,9 @@ int listen_hold_back(int fd, bool hold)
 		r = setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
 	else
 		r = setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof(unused));
-	/* Some kernels want CAP_NET_ADMIN for that; then there is no filter to be detached either.
-	 */
-	if (r < 0 && (errno == EPERM || errno == ENOENT))
-		return hold_back_by_ttl(fd, hold);
+	/* Some kernels keep filters, not those that steer, from ordinary users. */
+	if (r < 0 && errno == (hold ? EPERM : ENOENT))
+		return set_least_ttl(fd, hold ? 255 : 0);
 	return r < 0 ? -errno : 0;
 }
 
@@ -180,6 +179,26 @@ int listen_is_group(int fd)
 	int value, r = get_option(fd, SOL_SOCKET, SO_REUSEPORT, &value);
 
 	return r < 0 ? r : value != 0;
+}
+
+/* By three options that mean nothing to a TCP socket that is bound, that connections inherit, and
+ * that sock_diag(7) tells of each: a mark (SO_MARK) would take a privilege, and change routes. */
+int listen_tag(int fd, unsigned tag)
+{
+	int r = set_option(fd, IPPROTO_IP, IP_MULTICAST_ALL, !(tag & 1));
+
+	if (r >= 0)
+		r = set_option(fd, IPPROTO_IP, IP_MULTICAST_LOOP, !(tag & 2));
+	if (r >= 0)
+		r = set_option(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, (tag & 4) != 0);
+	return r;
+}
+
+bool listen_is_v6only(int fd)
+{
+	int value;
+
+	return get_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, &value) >= 0 && value != 0;
 }
 
 static int socket_type(int fd)

@@ -11,7 +11,7 @@
 
 struct listen_options {
 	/* As workers expect it from a socket they are given: O_NONBLOCK is not set, like systemd's
-	 * NonBlocking=no and every pre-forking server. Whoever wants the other sets it itself. */
+	 * NonBlocking=no and every pre-forking server. Most that want the other set it. */
 	bool blocking;
 	unsigned backlog; /* used by listen_open_unix() alone; TCP says it in listen_start() */
 	bool v6only;
@@ -78,8 +78,15 @@ int listen_leave_group(int fd);
 /* Is SO_REUSEPORT set? 0, 1 or -errno. A socket for which it was set before bind(2), or listen(2)
  * of TCP, is a group by itself, and can be steered at once. */
 int listen_is_group(int fd);
-/* Drop whatever arrives for the socket itself (SO_ATTACH_FILTER), or no longer. A TCP client whose
- * SYN was dropped sends another a second later; datagrams are lost. 0 or -errno. */
+/* Mark a listening TCP socket with a number below LISTEN_TAGS: the connections that come to it have
+ * it too, from their begin (struct sockdiag_entry). 0: as an ordinary one. 0 or -errno. */
+enum { LISTEN_TAGS = 8 };
+int listen_tag(int fd, unsigned tag);
+/* Does an IPv6 socket take no IPv4? False for others. */
+bool listen_is_v6only(int fd);
+/* Drop whatever arrives for the socket itself (SO_ATTACH_FILTER, else IP_MINTTL), or no longer. A
+ * TCP client whose SYN was dropped sends another a second later; datagrams are lost. 0 or -errno.
+ */
 int listen_hold_back(int fd, bool hold);
 
 struct listen_state {

@@ -62,6 +62,17 @@ static int join(int fd, const struct sockopt *o)
 	return r;
 }
 
+static int set_nonblocking(int fd, bool on)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0)
+		return -errno;
+	if (!(flags & O_NONBLOCK) == !on)
+		return 0;
+	return fcntl(fd, F_SETFL, flags ^ O_NONBLOCK) < 0 ? -errno : 0;
+}
+
 int listen_option_set(int fd, const struct sockopt *o)
 {
 	struct linger linger = {.l_onoff = o->value >= 0, .l_linger = (int)MAX(o->value, 0)};
@@ -81,6 +92,8 @@ int listen_option_set(int fd, const struct sockopt *o)
 	case SOCKOPT_JOIN:
 	case SOCKOPT_LEAVE:
 		return join(fd, o);
+	case SOCKOPT_NONBLOCK:
+		return set_nonblocking(fd, o->value);
 	}
 	return -EINVAL;
 }
@@ -138,6 +151,12 @@ int listen_option_get(int fd, struct sockopt *o)
 		return r;
 	case SOCKOPT_TEXT:
 		return get_text(fd, o);
+	case SOCKOPT_NONBLOCK:
+		r = fcntl(fd, F_GETFL);
+		if (r < 0)
+			return -errno;
+		o->value = (r & O_NONBLOCK) != 0;
+		return 0;
 	case SOCKOPT_JOIN:
 	case SOCKOPT_LEAVE:
 		return -EOPNOTSUPP;
@@ -164,7 +183,7 @@ int listen_options_blank(const struct address *a, bool v6only)
 	_cleanup_close_ int fd = -1;
 	int value = v6only, r;
 
-	fd = socket(address_family(a), address_socket_type(a) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	fd = socket(address_family(a), address_socket_type(a) | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
 	if (address_family(a) == AF_INET6) {

@@ -3,6 +3,7 @@
  * when the process may not be looked into. */
 #pragma once
 
+#include <dirent.h>
 #include <sys/types.h>
 
 #include "base/util.h"
@@ -50,6 +51,17 @@ int process_sockets_begin(struct process_sockets *s, pid_t pid);
  * One that is opened or closed meanwhile may be missed. */
 int process_sockets_next(struct process_sockets *s, uint64_t *ret_inode);
 void process_sockets_end(struct process_sockets *s);
+/* The sockets of all processes that may be looked into, a descriptor at a time. */
+struct process_search {
+	DIR *processes;
+	pid_t pid; /* the present one */
+	struct process_sockets reader;
+};
+int process_search_begin(struct process_search *s);
+/* 1: there may be more, and *ret_pid holds the socket with the inode *ret_inode (0: it was none);
+ * 0: that was all. */
+int process_search_next(struct process_search *s, pid_t *ret_pid, uint64_t *ret_inode);
+void process_search_end(struct process_search *s);
 /* Is any of the n processes (all its threads) seen to wait on the listening socket: it is in one of
  * its epoll sets (fdinfo "tfd ... ino") for input, a thread sits in accept or accept4 on it, in
  * poll, ppoll, select or pselect6 with it in the set (where the set may not be read: while the
@@ -82,5 +94,8 @@ int process_memory(pid_t pid, uint64_t *ret);
 int process_memory_share(pid_t pid, uint64_t *ret);
 /* Where our own program is on disk, or was: what is there now may be another. The caller frees. */
 int process_own_path(char **ret);
+/* Unmap the pages of our own program's and libraries' code; those that run again are mapped again
+ * by the next fault. For after a start, most of whose code is not needed any more. madvise(2). */
+void process_forget_code(void);
 /* Ask for orphans: prctl(PR_SET_CHILD_SUBREAPER). */
 int process_become_subreaper(void);

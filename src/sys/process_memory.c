@@ -2,6 +2,8 @@
 /* How much memory a process has: proc_pid_statm(5), and of smaps_rollup (proc_pid_smaps(5)) the
  * proportional set size. */
 #include <fcntl.h>
+#include <link.h>
+#include <sys/mman.h>
 
 #include "sys/process.h"
 #include "sys/procfs.h"
@@ -52,4 +54,30 @@ int process_memory_share(pid_t pid, uint64_t *ret)
 		return -EBADMSG;
 	*ret = (uint64_t)kib * 1024;
 	return 0;
+}
+
+/* Code is never written: what is needed again comes back from the page cache, 64 KiB at a time. */
+static int forget_code_of(struct dl_phdr_info *object, size_t size, void *userdata)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+
+	(void)size;
+	(void)userdata;
+	for (unsigned i = 0; i < object->dlpi_phnum; i++) {
+		const ElfW(Phdr) *p = &object->dlpi_phdr[i];
+		uintptr_t from = (uintptr_t)object->dlpi_addr + p->p_vaddr;
+		uintptr_t to = from + p->p_memsz;
+
+		if (p->p_type != PT_LOAD || !(p->p_flags & PF_X) || (p->p_flags & PF_W))
+			continue;
+		from &= ~(page - 1);
+		/* Addresses of the loader are numbers. */
+		(void)madvise((void *)from, to - from, MADV_DONTNEED); // NOLINT
+	}
+	return 0;
+}
+
+void process_forget_code(void)
+{
+	(void)dl_iterate_phdr(forget_code_of, NULL);
 }

@@ -354,39 +354,57 @@ int process_waits_on_socket(const pid_t *pids, size_t n, uint64_t inode)
 
 /* --- searching ---------------------------------------------------------------------------- */
 
-struct sought {
-	uint64_t inode;
-	size_t n_looked;
-};
-
-static int is_sought(pid_t pid, int fd, const char *link, void *userdata)
+int process_search_begin(struct process_search *s)
 {
-	struct sought *s = userdata;
+	DIR *d = opendir("/proc");
 
-	(void)pid;
-	(void)fd;
-	if (++s->n_looked > HOLDER_DESCRIPTORS_MAX)
-		return -E2BIG;
-	return link_socket(link) == s->inode;
+	if (!d)
+		return -errno;
+	*s = (struct process_search){.processes = d, .reader = {.fd = -1}};
+	return 0;
+}
+
+int process_search_next(struct process_search *s, pid_t *ret_pid, uint64_t *ret_inode)
+{
+	int pid;
+
+	*ret_inode = 0;
+	if (s->reader.fd < 0) {
+		pid = next_number(s->processes);
+		if (pid < 0)
+			return 0;
+		/* One that is gone, or not for us, is passed over. */
+		(void)process_sockets_begin(&s->reader, pid);
+		s->pid = pid;
+	} else if (process_sockets_next(&s->reader, ret_inode) <= 0) {
+		process_sockets_end(&s->reader);
+	}
+	*ret_pid = s->pid;
+	return 1;
+}
+
+void process_search_end(struct process_search *s)
+{
+	process_sockets_end(&s->reader);
+	closedir(s->processes);
 }
 
 int process_find_socket_holder(uint64_t inode, pid_t *ret_pid)
 {
-	_cleanup_closedir_ DIR *d = opendir("/proc");
-	struct sought s = {.inode = inode};
-	int pid;
+	struct process_search s;
+	uint64_t found = 0;
+	pid_t pid = 0;
+	int r;
 
-	if (!d)
-		return -errno;
-	while ((pid = next_number(d)) >= 0) {
-		int r = each_descriptor(pid, is_sought, &s);
-
-		if (r > 0) {
-			*ret_pid = pid;
-			return 0;
-		}
-		if (r == -E2BIG)
+	r = process_search_begin(&s);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < HOLDER_DESCRIPTORS_MAX && found != inode; i++)
+		if (process_search_next(&s, &pid, &found) <= 0)
 			break;
-	}
-	return -ESRCH;
+	process_search_end(&s);
+	if (found != inode)
+		return -ESRCH;
+	*ret_pid = pid;
+	return 0;
 }

@@ -41,6 +41,7 @@ struct sockdiag_entry {
 	uint64_t inode;	  /* of the socket; 0: nobody has accepted it yet */
 	uint64_t cookie;  /* the kernel's name of it, also before that; not 0 */
 	uint16_t port;	  /* TCP */
+	int tag;	  /* TCP: listen_tag() of the socket it came to; -1: not known */
 	const char *name; /* Unix: as sun_path, not terminated; borrowed for the call */
 	size_t name_len;
 };

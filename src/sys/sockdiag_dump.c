@@ -118,7 +118,27 @@ static uint64_t cookie_of(const __u32 cookie[static 2])
 	return (uint64_t)cookie[1] << 32 | cookie[0];
 }
 
-static bool take_tcp(const struct nlmsghdr *h, struct sockdiag_entry *ret)
+/* As listen_tag() makes it. */
+static int tag_of(struct nlmsghdr *h)
+{
+	struct inet_diag_msg *m = NLMSG_DATA(h);
+	struct rtattr *a = (struct rtattr *)(m + 1);
+	size_t left = h->nlmsg_len - NLMSG_LENGTH(sizeof(*m));
+
+	while (RTA_OK(a, left)) {
+		size_t step = MIN(RTA_ALIGN((size_t)a->rta_len), left);
+		const struct inet_diag_sockopt *o = RTA_DATA(a);
+
+		if (a->rta_type == INET_DIAG_SOCKOPT && RTA_PAYLOAD(a) >= sizeof(*o))
+			return (o->mc_all ? 0 : 1) + (o->mc_loop ? 0 : 2) +
+			       (o->bind_address_no_port ? 4 : 0);
+		left -= step;
+		a = (struct rtattr *)((uint8_t *)a + step);
+	}
+	return -1;
+}
+
+static bool take_tcp(struct nlmsghdr *h, struct sockdiag_entry *ret)
 {
 	const struct inet_diag_msg *m = NLMSG_DATA(h);
 
@@ -126,7 +146,8 @@ static bool take_tcp(const struct nlmsghdr *h, struct sockdiag_entry *ret)
 		return false;
 	*ret = (struct sockdiag_entry){.inode = m->idiag_inode,
 		.cookie = cookie_of(m->id.idiag_cookie),
-		.port = ntohs(m->id.idiag_sport)};
+		.port = ntohs(m->id.idiag_sport),
+		.tag = tag_of(h)};
 	/* Without an inode it waits in a queue, or its process has closed it. */
 	return m->idiag_inode != 0 || m->idiag_state == TCP_ESTABLISHED ||
 	       m->idiag_state == TCP_CLOSE_WAIT;
@@ -140,7 +161,8 @@ static bool take_unix(struct nlmsghdr *h, struct sockdiag_entry *ret)
 
 	if (h->nlmsg_len < NLMSG_LENGTH(sizeof(*m)))
 		return false;
-	*ret = (struct sockdiag_entry){.inode = m->udiag_ino, .cookie = cookie_of(m->udiag_cookie)};
+	*ret = (struct sockdiag_entry){
+		.inode = m->udiag_ino, .cookie = cookie_of(m->udiag_cookie), .tag = -1};
 	left = h->nlmsg_len - NLMSG_LENGTH(sizeof(*m));
 	while (RTA_OK(a, left)) {
 		size_t step = MIN(RTA_ALIGN((size_t)a->rta_len), left);

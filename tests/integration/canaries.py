@@ -124,7 +124,7 @@ def kill_worker(one, generation, index=0, service="web"):
     wait_until(replaced, what=f"worker {generation}.{index} to be replaced")
 
 
-def detach_steering(pid, port):
+def at_listener_of(pid, port, do):
     """What a worker can do to its listening socket, done once, at a known moment."""
     libc = ctypes.CDLL(None, use_errno=True)
     process = os.pidfd_open(pid)
@@ -141,11 +141,15 @@ def detach_steering(pid, port):
                 ):
                     continue
                 if theirs.getsockname()[1] == port:
-                    theirs.setsockopt(socket.SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0)
+                    do(theirs)
                     return
     finally:
         os.close(process)
     raise AssertionError(f"process {pid} does not listen on {port}")
+
+
+def detach_steering(pid, port):
+    at_listener_of(pid, port, lambda s: s.setsockopt(socket.SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0))
 
 
 class Stopwatch:

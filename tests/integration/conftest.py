@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import harness
 import processes
 from daemon import Daemon, Manners, worker_service
+from udp import UdpLoad
 
 
 def pytest_configure():
@@ -95,6 +96,20 @@ def web(daemon):
         return new
 
     return make
+
+
+@pytest.fixture
+def udp_load(tmp_path, no_strays):  # pylint: disable=unused-argument
+    """udp_load(address, sockets=16, window=4, rate=20000) starts load, ended with the test."""
+    made = []
+
+    def make(address, **options):
+        made.append(UdpLoad(tmp_path, address, **options))
+        return made[-1].start()
+
+    yield make
+    for one in made:
+        one.kill()
 
 
 @pytest.fixture

@@ -9,10 +9,13 @@ import time
 
 import pytest
 
-from canaries import IN_NO_HURRY, canary, open_canary, rollout, wait_phase, wait_share
+from canaries import (
+    IN_NO_HURRY, assert_share, canary, count, finish, next_share, open_canary, rollout, wait_phase,
+    wait_share,
+)  # fmt: skip
 from daemon import DONE, FAILED, IN_PROGRESS, ROLLED_BACK
-from harness import TENURECTL, Program, assert_clean, clean_environment, wait_until
-from upgrades import CLIENTS, quick, web_config
+from harness import TENURECTL, Program, assert_clean, clean_environment, free_port, wait_until
+from upgrades import CLIENTS, per_worker, quick, web_config
 
 
 @pytest.fixture
@@ -77,6 +80,41 @@ def test_pause_at(stepped):
         one.ctl("promote", "web")
         assert upgrade.wait() == DONE, upgrade.err
     assert_clean(running.stop(), 100)
+
+
+@pytest.mark.parametrize("sockets", ["shared", "per-worker"])
+def test_scale_while_paused(web, load, sockets):
+    """Both generations get their part of the workers, and the share stays as it is."""
+    port = free_port()
+    listen = per_worker(port) if sockets == "per-worker" else f"127.0.0.1:{port}"
+    one = web(workers=2, port=port, listen=listen, upgrade=canary("25%", "50%"))
+    running = load(port, clients=CLIENTS)
+    running.wait_for(ok=100)
+    open_canary(one, 25.0)
+    assert (len(one.pids(generation=1)), len(one.pids(generation=2))) == (2, 1)
+    before = one.pids(generation=1) + one.pids(generation=2)
+
+    for workers, old, new in (8, 8, 2), (1, 1, 1), (6, 6, 2):
+        one.ctl("scale", "web", workers)
+        wait_until(
+            lambda o=old, n=new: (len(one.pids(generation=1)), len(one.pids(generation=2))) == (o, n),
+            what=f"{old} old workers and {new} new ones",
+        )
+        now = rollout(one)
+        assert (now["phase"], now["traffic"]) == ("paused", 25)
+        assert_share(count(running, 1000), 2, 25)
+    assert {before[0], before[2]} <= set(one.pids(generation=1) + one.pids(generation=2))
+    next_share(one, 50)
+    assert len(one.pids(generation=2)) == 3
+    one.ctl("abort", "web")
+    one.wait_serving(generation=1)
+    assert len(one.pids(generation=1)) == 6
+    # The next one begins with as many, and stays so.
+    open_canary(one, 25.0)
+    one.ctl("scale", "web", 3)
+    finish(one, 3)
+    assert len(one.pids(generation=3)) == 3
+    assert_clean(running.stop(), 3000, generations=[1, 2, 3])
 
 
 def test_pause_and_promote(stepped):

@@ -3,6 +3,7 @@
 
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -276,3 +277,45 @@ def test_many_crashes_leave_nothing(web, load):
         for i in range(20):
             kill_one(one, i % 2)
     assert_only_in_flight(running.stop(), 21)
+
+
+# Traces a process (PTRACE_SEIZE) until its input ends: its end is the tracer's to see first.
+TRACER = """
+import ctypes, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+sys.exit(77) if libc.ptrace(0x4206, int(sys.argv[1]), None, None) != 0 else print("traced", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_traced_at_its_end(web, load, both):
+    """strace, a debugger, or a leak checker: whoever watches a worker's end does not keep the daemon from it."""
+    one = web(workers=2, upgrade=quick())
+    running = load(one.port, clients=CLIENTS, think="1ms")
+    running.wait_for(ok=100)
+    before = one.pids()
+    traced = before if both else before[:1]
+    tracers = [
+        subprocess.Popen(["/usr/bin/python3", "-c", TRACER, str(pid)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for pid in traced
+    ]
+    try:
+        if any(tracer.stdout.readline() != b"traced\n" for tracer in tracers):
+            pytest.skip("processes cannot be traced here")
+        for pid in traced:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.3)
+    finally:
+        for tracer in tracers:
+            tracer.stdin.close()
+            tracer.stdout.close()
+            tracer.wait(10)
+    wait_until(
+        lambda: len(now := one.pids()) == 2 and not set(traced) & set(now),
+        what="others in their place",
+    )
+    one.wait_serving(generation=1)
+    running.wait_more(100)
+    assert_only_in_flight(running.stop(), len(traced))

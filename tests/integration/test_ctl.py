@@ -310,9 +310,9 @@ def test_listeners(fake):
                              sockets="shared", origin="inherited", queue=[])])]
     code, out, _ = ctl(fake, "listeners", "web")
     assert code == 0 and fake.called("Listeners") == [{"service": "web"}]
-    lines = [line.split(maxsplit=7) for line in out.splitlines()]
-    assert lines[1] == ["web", "http", "tcp:[::]:8080", "per-worker", "own", "3", "4096", "new sockets"]
-    assert lines[2] == ["web", "admin", "unix:/run/a.sock", "shared", "inherited", "0", "4096",
+    lines = [line.split(maxsplit=8) for line in out.splitlines()]
+    assert lines[1] == ["web", "http", "tcp:[::]:8080", "per-worker", "own", "3", "4096", "0", "new sockets"]
+    assert lines[2] == ["web", "admin", "unix:/run/a.sock", "shared", "inherited", "0", "4096", "0",
                         "shared queue: Unix sockets have one queue"]
 
 
@@ -705,7 +705,10 @@ def test_no_rollout_to_promote(fake):
     fake.answers["Promote"] = lambda p: [reply() if p["service"] == "b" else error(
         "NoRollout", service=p["service"])]
     code, out, err = ctl(fake, "promote", "a", "b")
-    assert code == 1 and err == "tenurectl: a: no rollout is in progress\n"
+    assert code == 1 and err == (
+        "tenurectl: a: no rollout is in progress; `tenurectl rollback a` goes back from one that is done or "
+        "only settles\n"
+    )
     assert out == "b: goes on with the next step\n", "the others are done all the same"
 
 
@@ -756,7 +759,8 @@ def test_wait_until_it_is_at_rest(fake):
 
     fake.answers.update(List=list_it, Events=events)
     assert ctl(fake, "wait", "web") == (0, "", "")
-    assert told.is_set() and fake.calls[0] == ("Events", {}, True)
+    # Two connections: which of them the fake hears first is chance.
+    assert told.is_set() and ("Events", {}, True) in fake.calls[:2]
 
 
 def test_wait_for_a_stopped_one_is_vain(fake):

@@ -14,7 +14,7 @@ import pytest
 from daemon import ROLLED_BACK
 from harness import IS_ROOT, assert_clean, free_port
 from processes import fd_list
-from udp import UdpLoad, bound, listeners, passing
+from udp import bound, listeners, passing
 
 UNBOUND = shutil.which("unbound")
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -75,16 +75,9 @@ def ask_by_tcp(port):
 
 
 @pytest.fixture
-def questions(tmp_path, no_strays):  # pylint: disable=unused-argument
-    made = []
-
-    def make(port, **options):
-        made.append(UdpLoad(tmp_path, port, dns=NAME, **options))
-        return made[-1].start()
-
-    yield make
-    for one in made:
-        one.kill()
+def questions(udp_load):
+    """udp_load() of questions for NAME."""
+    return lambda port, **options: udp_load(port, dns=NAME, **options)
 
 
 def assert_only_ours(one):

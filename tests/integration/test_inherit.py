@@ -13,25 +13,12 @@ import pytest
 
 from daemon import ROLLED_BACK, worker_service
 from harness import assert_clean, free_port, has_ipv6, http_get, wait_until
-from udp import UdpLoad, ask, assert_none_lost, bound, listeners, pause, passing
+from udp import ask, assert_none_lost, bound, listeners, pause, passing
 from upgrades import quick, web_config
 
 NOBODY = 65534
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
-
-
-@pytest.fixture
-def udp_load(tmp_path, no_strays):  # pylint: disable=unused-argument
-    made = []
-
-    def make(address, **options):
-        made.append(UdpLoad(tmp_path, address, **options))
-        return made[-1].start()
-
-    yield make
-    for one in made:
-        one.kill()
 
 
 @pytest.fixture
@@ -184,6 +171,102 @@ def test_several_of_one_name(daemon, made):
         assert ask(port)[0] == generation
         one.upgrade()
     one.wait_log(r'the socket "other" \(tcp:127.0.0.1:[0-9]+\) came, but no service asks for it')
+
+
+# ---- socket options ----
+
+
+def options_of(one, name="web"):
+    return {option["key"]: option for option in listeners(one)[name]["options"]}
+
+
+@pytest.mark.parametrize("sockets", ["shared", "per-worker"])
+def test_options(daemon, load, made, sockets):
+    """What the unit has set holds for the further sockets too, unless the configuration says something
+    else; what that has set is taken back."""
+    given = made(bound("tcp", ("127.0.0.1", free_port())))
+    came = {
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1,
+        (socket.SOL_SOCKET, socket.SO_RCVBUF): 131072,
+        (socket.IPPROTO_IP, socket.IP_TOS): 16,
+        (socket.IPPROTO_IP, socket.IP_TTL): 33,
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY): 1,
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE): 100,
+    }
+    for (level, name), value in came.items():
+        given.setsockopt(level, name, value)
+    more = [(socket.IPPROTO_TCP, socket.TCP_KEEPCNT), (socket.IPPROTO_IP, 49), (socket.IPPROTO_IP, 24)]
+    before = {which: given.getsockopt(*which) for which in [*came, *more]}
+    config = inheriting("web", workers=2, listener={"sockets": sockets, "ttl": 44, "keepcnt": 7})
+    one = passing(daemon, [("web", given)], config)
+    one.wait_serving()
+    running = load(given.getsockname()[1], clients=4)
+    running.wait_for(generation=1)
+    listener = web_config(one)["listen"]["web"]
+    for number in range(2, 6):
+        if number == 4:
+            # In place: the unit's own value comes back.
+            del listener["ttl"]
+            one.write_config()
+            one.reload()
+        found = options_of(one)
+        actual = {key: found[key]["actual"] for key in ("keepalive", "tos", "ttl", "nodelay", "keepidle", "keepcnt")}
+        assert actual == {
+            "keepalive": "true", "tos": "16", "ttl": "44" if number < 4 else "33", "nodelay": "true",
+            "keepidle": "1m40s", "keepcnt": "7",
+        }  # fmt: skip
+        assert found["rcvbuf"]["actual"] == "256K"
+        assert found["keepalive"]["note"] == "as its socket came"
+        # The test's worker makes it so; and nobody else changed anything.
+        assert found.pop("nonblocking")["note"] == "not asked for: set by a worker"
+        assert not [o for o in found.values() if "differ" in (o["note"] or "") or "worker" in (o["note"] or "")], found
+        one.upgrade()
+        running.wait_for(generation=number)
+    assert_clean(running.stop(), 100, generations=range(1, 6))
+    assert one.stop() == 0
+    assert {which: given.getsockopt(*which) for which in before} == before
+
+
+@needs_ipv6
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_ipv6_only(daemon, made, kind):
+    """The further sockets take no IPv4 either, which is somebody else's."""
+    port = free_port()
+    given = made(socket.socket(socket.AF_INET6, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM))
+    given.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    given.bind(("::", port))
+    if kind == "tcp":
+        given.listen()
+    made(bound(kind, ("0.0.0.0", port)))
+    one = passing(daemon, [("web", given)], inheriting("web", workers=2))
+    one.wait_serving()
+    entry = listeners(one)["web"]
+    assert (entry["kind"], entry["foreign"]) == ("group", []), entry
+    for number in range(2, 4):
+        one.upgrade()
+        if kind == "tcp":
+            assert http_get(("::1", port)).generation == number
+
+
+@pytest.mark.root
+def test_option_that_cannot_be_copied(daemon, made):
+    """It takes a capability: told, and no reason not to serve."""
+    os.seteuid(NOBODY)
+    try:
+        given = made(bound("tcp", ("127.0.0.1", free_port())))
+    finally:
+        os.seteuid(0)
+    given.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 7)
+    one = passing(daemon, [("web", given)], inheriting("web"), start=False, wrap=as_nobody())
+    one.directory.chmod(0o777)
+    os.chown(one.config_path, NOBODY, NOBODY)
+    one.start()
+    one.wait_serving()
+    entry = listeners(one)["web"]
+    assert entry["kind"] == "group", entry["reason"]
+    one.wait_log("an option that its socket came with cannot be given to those beside it: mark")
+    one.upgrade()
+    assert http_get(given.getsockname()[1]).generation == 2
 
 
 # ---- the way back ----

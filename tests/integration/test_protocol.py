@@ -177,6 +177,7 @@ def test_every_method(loaded):
     call("Scale", service="web", workers=2)
     wait_until(lambda: len(one.pids(generation=3)) == 2, what="two workers")
     assert one.service()["scaled"] is True
+    one.wait_generation_gone(1)
     assert call("Rollback", service="web")["progress"]["done"] is False
     one.wait_serving(generation=4)
 

@@ -18,6 +18,8 @@ def is_refused(address):
     try:
         connect(address).close()
         return False
+    except ConnectionResetError:
+        return False  # it was just closed
     except ConnectionRefusedError:
         return True
 

@@ -97,6 +97,8 @@ def test_upgrades_of_an_ordinary_user(tenured_run, load):
             one.signal(signal.SIGHUP if number % 3 == 1 else signal.SIGUSR2)
             one.wait_serving("worker", number)
         running.wait_for(generation=number)
+        # So many may live at once that this one and the next one are not refused.
+        one.wait_generation_gone(number - 2, "worker")
     uid = NOBODY if IS_ROOT else os.geteuid()
     assert [os.stat(f"/proc/{pid}").st_uid for pid in one.pids("worker", 11)] == [uid, uid]
     tenurectl(one, "rollback", "worker")

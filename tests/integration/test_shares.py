@@ -149,7 +149,6 @@ def test_unchanged_reload(web, load):
     told = one.reload()
     assert "web: unchanged" in told.out, told
     assert one.ctl("restart", "web", check=IN_PROGRESS).code == IN_PROGRESS
-    assert one.ctl("scale", "web", "4", check=IN_PROGRESS).code == IN_PROGRESS
     assert rollout(one)["phase"] == "paused" and rollout(one)["traffic"] == 25
     measure(running, 2, 25, 4000)
     finish(one, 2)

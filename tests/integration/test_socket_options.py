@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from canaries import at_listener_of
 from daemon import BAD_CONFIG, FAILED, worker_service
-from harness import TENURECTL, TENURED, Program, assert_clean, connect, free_port, has_ipv6, http_get
+from harness import (
+    TENURECTL, TENURED, Program, assert_clean, connect, free_port, has_ipv6, http_get, wait_until,
+)  # fmt: skip
 from netns import Netns
 from test_config_cli import NOBODY, nobody_wrap
 from upgrades import CLIENTS, quick, web_config
@@ -38,6 +41,7 @@ MANY = {
     "user_timeout": "30s",
     "maxseg": 1400,
     "freebind": True,
+    "nonblocking": True,
 }
 PRIVILEGED = {"mark": 7, "debug": True, "rcvbuf_force": "9M", "priority": 7}
 
@@ -130,7 +134,9 @@ def test_change_under_load(web, load):
     listen = web_config(one)["listen"]["http"]
     running = load(port, clients=CLIENTS)
     running.wait_for(ok=100)
-    assert set(by_key(one)) <= {"reuseaddr", "reuseport"}
+    # The test's worker does not sleep in accept(2), and says so to the kernel.
+    by_itself = {"reuseaddr", "reuseport", "nonblocking"}
+    assert set(by_key(one)) <= by_itself
     for step in range(6):
         for key in MANY:
             listen.pop(key, None)
@@ -144,7 +150,7 @@ def test_change_under_load(web, load):
             assert found["congestion"][1] == "reno"
             assert all(found[key][0] is not None for key in MANY)
         else:
-            assert set(found) <= {"reuseaddr", "reuseport"}, found
+            assert set(found) <= by_itself, found
         running.wait_more(50)
     assert one.service()["generation"] == 1
     assert_clean(running.stop(), 300, generations=[1])
@@ -204,13 +210,19 @@ def test_check_looks_at_this_machine(daemon):
 # ---- those that concern our own work ----
 
 
-def test_defer_accept(web, load):
+@pytest.mark.parametrize("who", ["configuration", "worker"])
+def test_defer_accept(web, load, who):
     """A connection that has not sent anything belongs to the old generation until it does: that one
-    settles for so long. Readiness is found without waiting for it."""
+    settles for so long, also when a worker asked for it by itself. Readiness is found without waiting
+    for it."""
     port = free_port()
     begun = time.monotonic()
-    one = web(port=port, listen=listen_with(port, {"defer_accept": "3s"}), upgrade=quick())
+    options = {"defer_accept": "3s"} if who == "configuration" else {}
+    one = web(port=port, listen=listen_with(port, options), upgrade=quick())
     assert time.monotonic() - begun < 10
+    if who == "worker":
+        defer = (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 3)
+        at_listener_of(one.pids()[0], port, lambda s: s.setsockopt(*defer))
     running = load(port, clients=CLIENTS)
     running.wait_for(ok=50)
     late = [connect(port) for _ in range(10)]
@@ -237,6 +249,8 @@ def test_defer_accept(web, load):
     assert time.monotonic() - begun >= 3.9
     assert_clean(running.stop(), 100, generations=[1, 2])
     assert "was reset" not in one.log and "dropped" not in one.log
+    told = "generation 1: listener http waits 3 s for the first bytes"
+    assert one.log.count(told) == (who == "worker"), one.log
 
 
 @pytest.mark.root
@@ -409,3 +423,42 @@ def test_each_is_in_the_manual():
     for _, names in rows:
         for name in re.findall(r"[A-Z0-9_]{5,}", names.replace("\\", "")):
             assert name in table, name
+
+
+# ---- blocking or not ----
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_nonblocking(daemon, tmp_path, kind):
+    """Sockets are blocking unless it is asked for; what a worker may rely on is never switched off."""
+    port = free_port()
+    address = f"127.0.0.1:{port}" if kind == "tcp" else f"unix:{tmp_path}/s"
+    # It says what it got, and then serves nobody.
+    command = ["/usr/bin/python3", "-c", "import os, time; print(os.get_blocking(3), flush=True); time.sleep(600)"]
+    one = daemon({"services": {"web": {
+        "command": command, "listen": {"http": {"address": address}},
+        "ready": {"by": "delay", "delay": "10ms", "accept": False}, "upgrade": quick(), "drain": {"settle": "10ms", "idle_wait": "0s"},
+    }}})  # fmt: skip
+    one.wait_serving()
+    listen = web_config(one)["listen"]["http"]
+
+    def said(generation):
+        return wait_until(
+            lambda: (found := re.search(rf"web\.{generation}\.0 \| (True|False)", one.log)) and found[1],
+            what="what it got",
+        )
+
+    assert said(1) == "True"
+    for number, wanted, expected in ((2, True, "False"), (3, None, "False"), (4, False, "False")):
+        listen.pop("nonblocking", None)
+        if wanted is not None:
+            listen["nonblocking"] = wanted
+        one.write_config()
+        one.reload()
+        if number == 2:
+            assert by_key(one)["nonblocking"][:2] == ("true", "true")
+        one.upgrade()
+        # Unix: the same socket. TCP: those of a generation that is gone are used again.
+        if kind == "unix" or number == 2:
+            assert said(number) == expected
+        one.wait_generation_gone(number - 1)

@@ -10,7 +10,6 @@ import pytest
 from daemon import ROLLED_BACK
 from harness import assert_clean, free_port, has_ipv6, http_get, wait_until
 from udp import (
-    UdpLoad,
     ask,
     assert_none_lost,
     dropped,
@@ -23,20 +22,6 @@ from upgrades import generation_times, quick, web_config
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
 both_kinds = pytest.mark.parametrize("sockets", ["shared", "per-worker"])
-
-
-@pytest.fixture
-def udp_load(tmp_path, no_strays):  # pylint: disable=unused-argument
-    """udp_load(address, sockets=16, window=4, rate=20000) starts load, ended with the test."""
-    made = []
-
-    def make(address, **options):
-        made.append(UdpLoad(tmp_path, address, **options))
-        return made[-1].start()
-
-    yield make
-    for one in made:
-        one.kill()
 
 
 def upgrades(one, running, n, *options):

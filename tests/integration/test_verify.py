@@ -344,7 +344,11 @@ def test_not_for_the_first_start(web):
 
 def test_page_that_never_ends(web, load):
     """Accepted, and then nothing: the timeout is the run's."""
-    one = web(workers=1, upgrade={**quick(), "verify": {"http": "/slow?ms=60000", "timeout": "500ms"}})
+    one = web(
+        workers=1, upgrade={**quick(), "verify": {"http": "/slow?ms=60000", "timeout": "500ms"}},
+        # The worker that is still busy with it is made to end.
+        drain={"timeout": "300ms", "kill_after": "200ms"},
+    )  # fmt: skip
     running = under_load(one, load)
     failed = one.upgrade(check=ROLLED_BACK)
     assert_rolled_back(one, running, "its page /slow?ms=60000 did not answer within 500ms", failed=failed)

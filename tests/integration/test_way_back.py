@@ -94,6 +94,7 @@ def test_rollback_does_not_soak(web):
     one = web(workers=4, upgrade={"strategy": "rolling", "soak": "5s"})
     set_release(one, "regretted")
     one.upgrade("web", "--soak", "0s")
+    one.wait_generation_gone(1)
     before = time.monotonic()
     one.ctl("rollback", "web")
     assert time.monotonic() - before < 4

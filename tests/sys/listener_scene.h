@@ -77,6 +77,10 @@ static inline void scene_tear_down(void)
 {
 	listener_config_done(&wanted);
 	service = manager_service_free(service);
+	for (size_t i = 0; i < EVENTS_MAX; i++) {
+		free(scene.events[i].service);
+		free(scene.events[i].message);
+	}
 	scene.event = sd_event_unref(scene.event);
 	scene.sockdiag_fd = close_fd(scene.sockdiag_fd);
 	ck_assert_uint_eq(scene_count_fds(), scene_fds);

@@ -196,6 +196,12 @@ START_TEST(who_it_is)
 	f = l->guard.foreign;
 	ck_assert_uint_eq(l->guard.n_foreign, 1);
 	ck_assert(f->member);
+	/* Whoever looks does not wait for it to be found. */
+	ck_assert_int_eq(f->pid, 0);
+	ck_assert(!f->reported);
+	scene_turn();
+	ck_assert(f->reported);
+	ck_assert_ptr_null(l->guard.search);
 	ck_assert_uint_eq(f->uid, geteuid());
 	ck_assert_int_gt(f->pid, 0);
 	ck_assert_ptr_nonnull(f->program);
@@ -239,6 +245,58 @@ START_TEST(the_more_specific_wins)
 	stranger = stranger_on("0.0.0.0:0", address_port(&l->config.address));
 	listener_guard_look(l);
 	ck_assert_uint_eq(l->guard.n_foreign, 0);
+	close(stranger);
+	service->listeners[0] = listener_close(l);
+}
+END_TEST
+
+static void reload_with_keepalive(struct listener *l, bool on)
+{
+	const struct config_place nowhere = {0};
+	struct listener_config c;
+
+	ck_assert_int_eq(listener_config_copy(&wanted, &c), 0);
+	if (on)
+		ck_assert_int_eq(
+			socket_options_set(&c.options, OPTION_KEEPALIVE, 1, "", nowhere), 0);
+	listener_update(l, &c);
+	listener_config_done(&c);
+}
+
+static void expect_keepalive(const struct listener *l, int wanted_value)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < l->lanes.n; i++) {
+		int value = -1;
+		socklen_t len = sizeof(value);
+
+		if (l->lanes.sockets[i].fd < 0)
+			continue;
+		ck_assert_int_eq(
+			getsockopt(l->lanes.sockets[i].fd, SOL_SOCKET, SO_KEEPALIVE, &value, &len),
+			0);
+		ck_assert_int_eq(value, wanted_value);
+		n++;
+	}
+	ck_assert_uint_ge(n, 4);
+}
+
+/* What a reload says to our sockets is said to those behind a stranger's, too. */
+START_TEST(options_behind_a_stranger)
+{
+	struct listener *l;
+	int stranger;
+
+	wanted.sockets = SOCKETS_PER_WORKER;
+	l = scene_open(0);
+	stranger = join(l);
+	prepare(l, 0, 4);
+	ck_assert_uint_eq(n_members(l), 1);
+	reload_with_keepalive(l, true);
+	expect_keepalive(l, 1);
+	reload_with_keepalive(l, false);
+	expect_keepalive(l, 0);
 	close(stranger);
 	service->listeners[0] = listener_close(l);
 }
@@ -354,6 +412,7 @@ int main(void)
 	tcase_add_test(tcase, at_the_same_moment);
 	tcase_add_test(tcase, who_it_is);
 	tcase_add_test(tcase, the_more_specific_wins);
+	tcase_add_test(tcase, options_behind_a_stranger);
 	tcase_add_test(tcase, datagrams);
 	return run_case("listener_guard", tcase);
 }

@@ -278,6 +278,36 @@ START_TEST(inherited)
 }
 END_TEST
 
+/* What cannot be closed and is not used is of no concern, whatever strays do to it. */
+START_TEST(put_aside)
+{
+	struct listener *l;
+	int fd;
+
+	want(_i);
+	fd = came("dns", &wanted.address);
+	wanted.inherited = true;
+	wanted.inherit = strdup("dns");
+	l = scene_open(0);
+	prepare(l, 0, 3);
+	scene_add(1, SHARE_MAX, 3);
+	listener_taint_lane(l, 0);
+	prepare(l, 0, 3);
+	ck_assert_int_ne(listener_socket(l, 0, 0), l->inherited_fd);
+	ck_assert_uint_eq(l->lanes.n, 7);
+	ck_assert_uint_eq(lanes_others_at_end(&l->lanes), 0);
+	(void)shutdown(fd, SHUT_RD);
+	scene_turn();
+	listener_mend(l);
+	ck_assert_uint_eq(l->lanes.n, 7);
+	ck_assert(!service->holds_dead_socket);
+	listener_steer(l);
+	expect_datagram_model(l);
+	service->listeners[0] = listener_close(l);
+	activation_done(&scene.activation);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tcase = tcase_create("listener_udp");
@@ -292,5 +322,6 @@ int main(void)
 	tcase_add_loop_test(tcase, stragglers, 0, n);
 	tcase_add_loop_test(tcase, drops, 0, n);
 	tcase_add_loop_test(tcase, inherited, 0, n);
+	tcase_add_loop_test(tcase, put_aside, 0, n);
 	return run_case("listener_udp", tcase);
 }

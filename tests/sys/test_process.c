@@ -3,6 +3,7 @@
 
 #include "sys_test.h"
 
+#include <link.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -214,6 +215,37 @@ START_TEST(memory)
 }
 END_TEST
 
+static int read_code_of(struct dl_phdr_info *object, size_t size, void *userdata)
+{
+	volatile uint8_t *sum = userdata;
+
+	(void)size;
+	for (unsigned i = 0; i < object->dlpi_phnum; i++) {
+		const ElfW(Phdr) *p = &object->dlpi_phdr[i];
+		const uint8_t *code = (const uint8_t *)(uintptr_t)object->dlpi_addr + p->p_vaddr;
+
+		for (size_t k = 0; p->p_type == PT_LOAD && (p->p_flags & PF_X) && k < p->p_memsz;
+			k += 4096)
+			*sum ^= code[k];
+	}
+	return 0;
+}
+
+/* Less is mapped, and everything goes on as if nothing had been. */
+START_TEST(code_is_forgotten)
+{
+	uint64_t before, after;
+	uint8_t sum = 0;
+
+	(void)dl_iterate_phdr(read_code_of, &sum);
+	ck_assert_int_eq(process_memory(getpid(), &before), 0);
+	process_forget_code();
+	ck_assert_int_eq(process_memory(getpid(), &after), 0);
+	/* The C library alone has more than a MiB of it. */
+	ck_assert_uint_lt(after, before - (1 << 19));
+}
+END_TEST
+
 START_TEST(name_and_environment)
 {
 	static char *const argv[] = {
@@ -229,11 +261,17 @@ START_TEST(name_and_environment)
 		.cgroup_fd = -1,
 	};
 	struct spawn_result result;
-	char *value;
+	char *value = NULL;
 
 	ck_assert_int_eq(spawn_process(&request, &result), 0);
 	value = settled_name(result.pid);
 	ck_assert_str_eq(value, "sleep");
+	free(value);
+	value = NULL;
+	/* The name comes first, the environment a moment later. */
+	for (uint64_t end = now_usec() + 3000000;
+		process_environment(result.pid, "AB", &value) == -ENOENT && now_usec() < end;)
+		;
 	free(value);
 	ck_assert_int_eq(process_environment(result.pid, "AB", &value), 0);
 	ck_assert_str_eq(value, "2=3");
@@ -505,6 +543,7 @@ int main(void)
 	tcase_add_test(tcase, a_large_family);
 	tcase_add_test(tcase, orphans_come_to_us);
 	tcase_add_test(tcase, memory);
+	tcase_add_test(tcase, code_is_forgotten);
 	tcase_add_test(tcase, name_and_environment);
 	tcase_add_test(tcase, many_descriptors);
 	tcase_add_test(tcase, holders);

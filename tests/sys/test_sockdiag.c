@@ -327,6 +327,44 @@ static int refuse(const struct sockdiag_entry *e, void *userdata)
 	return -ECANCELED;
 }
 
+static int take_tag(const struct sockdiag_entry *e, void *userdata)
+{
+	int *tags = userdata;
+
+	ck_assert_int_lt(tags[0], 2);
+	tags[++tags[0]] = e->tag;
+	return 0;
+}
+
+/* Of one that waits, and of one that was accepted. */
+START_TEST(tags)
+{
+	for (unsigned tag = 0; tag < LISTEN_TAGS; tag++) {
+		struct address to;
+		int fd = listen_and_aim(_i, &to), clients[2], accepted, seen[3] = {0};
+		struct sockdiag_dump d;
+
+		ck_assert_int_eq(listen_tag(fd, LISTEN_TAGS - 1 - tag), 0);
+		ck_assert_int_eq(listen_tag(fd, tag), 0);
+		for (int i = 0; i < 2; i++)
+			ck_assert_int_ge(clients[i] = client_of(&to), 0);
+		accepted = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+		ck_assert_int_ge(accepted, 0);
+		ck_assert_int_eq(sockdiag_dump_tcp(address_port(&to), false, &d), 0);
+		while (sockdiag_dump_step(&d, take_tag, seen) > 0)
+			;
+		sockdiag_dump_done(&d);
+		ck_assert_int_eq(seen[0], 2);
+		ck_assert_int_eq(seen[1], (int)tag);
+		ck_assert_int_eq(seen[2], (int)tag);
+		close(accepted);
+		close(clients[0]);
+		close(clients[1]);
+		close(fd);
+	}
+}
+END_TEST
+
 START_TEST(a_dump_that_is_left)
 {
 	enum { N = 600 };
@@ -431,6 +469,7 @@ int main(void)
 	tcase_add_test(tcase, mapped_addresses);
 	tcase_add_test(tcase, listeners_of_a_port);
 	tcase_add_loop_test(tcase, connections_of_a_port, 0, ARRAY_SIZE(families));
+	tcase_add_loop_test(tcase, tags, 0, ARRAY_SIZE(families));
 	tcase_add_test(tcase, a_dump_that_is_left);
 	tcase_add_loop_test(tcase, unix_connections, 0, 3);
 	tcase_add_test(tcase, quick);

@@ -175,7 +175,7 @@ static int step_once(struct world *w, struct service_event event)
 	if (event.kind == EVENT_UPGRADE)
 		room += 24 * event.spec->policy.workers;
 	if (event.kind == EVENT_SCALE)
-		room += 48 * event.value;
+		room += 72 * event.value;
 
 	w->event = event;
 	w->effects.n = 0;

@@ -48,13 +48,15 @@ static void check_drain(struct world *w, const struct effect *e, const struct ge
 		bool recycled = r->phase == RECYCLE_LEAVING && r->generation == g->number &&
 				r->worker == e->worker && generation_ready(g) > 0;
 		bool scaled_down = !g->policy.per_worker && e->worker >= g->wanted &&
-				   g->state == GENERATION_SERVING;
+				   (g->state == GENERATION_SERVING || g->number == s->rollout.to);
 		REQUIRE(w, scaled_down || (recycled && !g->policy.per_worker),
 			"worker %u.%u is told to go while it gets new connections", e->generation,
 			e->worker);
 		return;
 	}
-	if (g->state == GENERATION_SERVING && !g->policy.per_worker)
+	if ((g->state == GENERATION_SERVING ||
+		    (rollout_is_open(&s->rollout) && g->number == s->rollout.to)) &&
+		!g->policy.per_worker)
 		return;
 	/* Scaled away: the others go on with the queue. A spare that never was of use: its queue
 	 * was another's, if it is anybody's. */
@@ -167,6 +169,26 @@ static void check_generation(struct world *w, const struct generation *g)
 		check_worker(w, g, &g->workers[i], wg ? &wg->workers[i] : NULL);
 }
 
+/* How many workers must be ready for the share that the new generation has. Who is added to a step
+ * that was reached comes when it can. */
+static void note_reached(struct world *w, const struct generation *to)
+{
+	const struct rollout *r = &w->service.rollout;
+	unsigned workers = r->steps[r->step].workers;
+
+	if (r->phase != ROLLOUT_SOAKING) {
+		if (r->step > 0)
+			w->reached = MIN(w->reached, r->steps[r->step - 1].workers);
+		return;
+	}
+	if (w->reached_id != r->id || w->reached_step != r->step ||
+		generation_first_ready(to, workers))
+		w->reached = workers;
+	w->reached = MIN(w->reached, workers);
+	w->reached_id = r->id;
+	w->reached_step = r->step;
+}
+
 /* An open rollout: the old generation serves until the new one has proved itself, and it ends. */
 static void check_rollout(struct world *w)
 {
@@ -174,7 +196,6 @@ static void check_rollout(struct world *w)
 	const struct rollout *r = &s->rollout;
 	const struct generation *to = service_generation(s, r->to),
 				*from = service_generation(s, r->from);
-	unsigned reached = 0;
 	bool leaving = false;
 
 	if (!rollout_is_open(r))
@@ -202,13 +223,10 @@ static void check_rollout(struct world *w)
 	REQUIRE(w, from->weight + to->weight == SHARE_MAX, "shares %u and %u", from->weight,
 		to->weight);
 	/* No traffic before ready. */
-	if (r->phase == ROLLOUT_SOAKING) {
-		w->reached = r->steps[r->step].workers;
-		w->reached_id = r->id;
-	}
-	if (w->reached_id == r->id)
-		reached = w->reached;
-	REQUIRE(w, to->weight == 0 || generation_first_ready(to, MAX(reached, 1U)),
+	note_reached(w, to);
+	REQUIRE(w,
+		to->weight == 0 || generation_first_ready(
+					   to, w->reached_id == r->id ? MAX(w->reached, 1U) : 1),
 		"generation %u gets connections before it is ready", to->number);
 	/* Somebody of the old one has not been told to go. */
 	leaving = true;

@@ -60,9 +60,10 @@ struct world {
 	bool excused[WORLD_LANES]; /* what is left in those queues could not be saved */
 	struct service_event pending[WORLD_PENDING]; /* what comes of effects */
 	size_t n_pending;
-	struct service_event event;   /* the present one */
-	unsigned n_open_reports;      /* rollouts that were reported as begun and not as ended */
-	unsigned reached_id, reached; /* workers of the last step that rollout came to */
+	struct service_event event; /* the present one */
+	unsigned n_open_reports;    /* rollouts that were reported as begun and not as ended */
+	/* Workers of the last step that rollout came to, and which step that was. */
+	unsigned reached_id, reached_step, reached;
 	/* The run of verify that is under way, and what the present step of the rollout had */
 	bool verifying, step_verified, failed_run, failed_verify;
 	unsigned verify_run, verify_generation, step_id;

@@ -329,11 +329,45 @@ static const struct story_text stories[] = {
 	 "> exit 1.0\n"
 	 "> exit 1.1\n"
 	 " spawn 1.1\n"
-	 "> scale 5\n"
-	 " refused: rollout in progress\n"
 	 "> time 0.1\n"
 	 " spawn 1.0\n"
 	 "> ready 1.*\n"},
+	/* Both have as many as their shares need; nobody waits for those that are added. */
+	{"scale up in a canary",
+	 "> serving idle=0 workers=4 per-worker\n"
+	 "> upgrade canary pause=2500\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0\n"
+	 "> ready 2.*\n"
+	 " steer[1=9500 2=500] #rollout-step 2\n"
+	 "> time 5\n"
+	 " steer[1=7500 2=2500] #rollout-step 2 #rollout-paused 2\n"
+	 "> scale 5\n"
+	 " lane 1=0 spawn 1.4 lane 2=1 spawn 2.1 #scaled 1\n"
+	 "> ready 2.*\n"
+	 "> ready 1.*\n"
+	 "> promote full\n"
+	 " spawn 2.2 spawn 2.3 spawn 2.4\n"},
+	{"scale down in a canary, and up again",
+	 "> serving idle=0 workers=4\n"
+	 "> upgrade blue-green soak=60\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1 spawn 2.2 spawn 2.3\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2\n"
+	 "> scale 2\n"
+	 " drain 1.2 drain 1.3 drain 2.2 drain 2.3 #scaled 1\n"
+	 "> exit 2.3\n"
+	 "> scale 4\n"
+	 " lane 1=0 lane 2=1 spawn 2.3 #scaled 1\n"
+	 "> exit 2.2\n"
+	 " spawn 2.2\n"
+	 "> ready 2.*\n"},
+	/* While workers go one by one their number stays. */
+	{"scale in a rolling upgrade",
+	 "> serving idle=0 workers=2 per-worker\n"
+	 "> upgrade rolling\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0\n"
+	 "> scale 5\n"
+	 " refused: rollout in progress\n"},
 	/* What is to be kept warm stays whole: nobody is told to go one by one. */
 	{"rolling keeps warm",
 	 "> serving idle=0 workers=2 per-worker\n"

@@ -236,6 +236,8 @@ START_TEST(spans)
 		{120 * USEC_PER_MSEC,   "120ms"},
 		{1200 * USEC_PER_MSEC,  "1.2s" },
 		{30 * USEC_PER_SEC,	    "30s"	 },
+		{59940 * USEC_PER_MSEC, "59.9s"},
+		{59998 * USEC_PER_MSEC, "1m"   },
 		{90 * USEC_PER_SEC + 1, "1m30s"},
 	};
 	char buf[REPORT_SPAN_MAX];

@@ -289,6 +289,26 @@ START_TEST(without_guards)
 }
 END_TEST
 
+/* Ours, though nobody's: a stranger's leaving has nothing to do with it. */
+START_TEST(put_aside)
+{
+	_cleanup_(lanes_done) struct lanes l = {NULL, 0, 0};
+
+	ck_assert_int_eq(lanes_append(&l, LANES_PUT_ASIDE, 0, 10), 0);
+	ck_assert_uint_eq(lanes_others_at_end(&l), 0);
+	ck_assert_int_eq(lanes_append(&l, LANES_DISCARDED, 0, 11), 1);
+	ck_assert_int_eq(lanes_append_other(&l), 0);
+	ck_assert_int_eq(lanes_append(&l, 0, 0, 12), 3);
+	ck_assert_int_eq(lanes_append_other(&l), 0);
+	ck_assert_int_eq(lanes_others_left(&l, 2), 0);
+	ck_assert_int_eq(lanes_others_left(&l, 1), -ESTALE);
+	ck_assert_uint_eq(l.n, 3);
+	ck_assert_int_eq(l.sockets[0].fd, 10);
+	ck_assert_int_eq(l.sockets[1].fd, 11);
+	ck_assert_int_eq(l.sockets[2].fd, 12);
+}
+END_TEST
+
 /* Written out once, as a reader would try it. */
 START_TEST(an_example)
 {
@@ -322,7 +342,7 @@ END_TEST
 
 int main(void)
 {
-	const TTest *tests[] = {random_changes, strangers, without_guards, an_example};
+	const TTest *tests[] = {random_changes, strangers, without_guards, put_aside, an_example};
 
 	/* Each step checks every socket. */
 	(void)setenv("CK_DEFAULT_TIMEOUT", "60", 0);

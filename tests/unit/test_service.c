@@ -311,8 +311,9 @@ static const struct story_text stories[] = {
 	 " refused: not running\n"
 	 "> ready 1.*\n"
 	 " #rollout-step 1 #rollout-promoted 1 #generation-serving 1 #rollout-ended 1 (done)\n"
-	 "> upgrade\n"
-	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
+	 "> upgrade recreate\n"
+	 " #rollout-started 2 lane 2=1 steer[2=10000] #generation-draining 1 (replaced by a newer"
+	 " generation)\n"
 	 "> scale 3\n"
 	 " refused: rollout in progress\n"},
 	/* One setsockopt, no process. */

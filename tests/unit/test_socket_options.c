@@ -68,6 +68,7 @@ static const struct row rows[] = {
 	SWITCH("broadcast"),
 	SWITCH("multicast_loop"),
 	SWITCH("rxq_ovfl"),
+	SWITCH("nonblocking"),
 	BUFFER("rcvbuf"),
 	BUFFER("rcvbuf_force"),
 	BUFFER("sndbuf"),
@@ -264,7 +265,9 @@ START_TEST(kinds_of_sockets)
 		ck_assert_msg(!socket_option_misfit(i, &udp6) == udp, "%s", key);
 		ck_assert_msg(!socket_option_misfit(i, &tcp4) == (tcp && v4), "%s", key);
 		ck_assert_msg(!socket_option_misfit(i, &udp4) == (udp && v4), "%s", key);
-		ck_assert_msg(!socket_option_misfit(i, &path) == streq(key, "backlog"), "%s", key);
+		ck_assert_msg(!socket_option_misfit(i, &path) ==
+				      (streq(key, "backlog") || streq(key, "nonblocking")),
+			"%s", key);
 		ck_assert_ptr_null(socket_option_misfit(i, NULL));
 	}
 	ck_assert_str_eq(
@@ -413,6 +416,37 @@ START_TEST(groups)
 }
 END_TEST
 
+/* By its own key, or by one that decides about it as well. */
+START_TEST(has)
+{
+	static const struct {
+		enum socket_option asked, other;
+		bool has;
+	} asks[] = {
+		{OPTION_TTL,	     OPTION_TTL,		 true },
+		{OPTION_TTL,	     OPTION_TOS,		 false},
+		{OPTION_RCVBUF,	OPTION_RCVBUF_FORCE, true },
+		{OPTION_RCVBUF_FORCE, OPTION_RCVBUF,	     true },
+		{OPTION_SNDBUF,	OPTION_SNDBUF_FORCE, true },
+		{OPTION_SNDBUF,	OPTION_RCVBUF,       false},
+		{OPTION_TOS,	     OPTION_TCLASS,	    true },
+		{OPTION_TOS,	     OPTION_PRIORITY,     true },
+		{OPTION_TCLASS,	OPTION_TOS,	    false},
+		{OPTION_PRIORITY,	  OPTION_TOS,	      false},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(asks); i++) {
+		struct socket_options o = {0};
+
+		ck_assert_int_eq(
+			socket_options_set(&o, asks[i].asked, 1, NULL, (struct config_place){0}),
+			0);
+		ck_assert_int_eq(socket_options_has(&o, asks[i].other), asks[i].has);
+		socket_options_done(&o);
+	}
+}
+END_TEST
+
 START_TEST(deferred)
 {
 	static const int64_t seconds[][2] = {
@@ -532,7 +566,7 @@ END_TEST
 
 int main(void)
 {
-	const TTest *tests[] = {values, every_key, kinds_of_sockets, families, sets, groups,
+	const TTest *tests[] = {values, every_key, kinds_of_sockets, families, sets, groups, has,
 		deferred, refusals, notes, from_the_kernel};
 
 	return run_tests("socket_options", tests, ARRAY_SIZE(tests));
