@@ -81,7 +81,7 @@ int main(int argc, char **argv)
 	       "restored; %llu rollbacks, %llu rescues, %llu given up, %llu stopped; runs of "
 	       "verify: %llu good, %llu failed; %llu recycled, %llu given up; %llu warm, %llu "
 	       "gone back to, %llu crashes there; "
-	       "%llu times somebody else took over\n",
+	       "%llu times somebody else took over, %llu times it was handed over\n",
 		(unsigned long long)counts.schedules, (unsigned long long)counts.steps,
 		(unsigned long long)counts.effects, (unsigned long long)counts.rollouts_done,
 		(unsigned long long)counts.rollouts_failed, (unsigned long long)counts.restored,
@@ -90,7 +90,8 @@ int main(int argc, char **argv)
 		(unsigned long long)counts.verified, (unsigned long long)counts.verify_failed,
 		(unsigned long long)counts.recycled, (unsigned long long)counts.recycle_failed,
 		(unsigned long long)counts.warm, (unsigned long long)counts.warm_rollbacks,
-		(unsigned long long)counts.warm_crashes, (unsigned long long)counts.deaths);
+		(unsigned long long)counts.warm_crashes, (unsigned long long)counts.deaths,
+		(unsigned long long)counts.handovers);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 

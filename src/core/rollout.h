@@ -110,6 +110,8 @@ uint64_t rollout_soak_end(const struct service *s);
 /* Inside the machines: a step has its share; leave it; must it wait; time; the end of a run (of any
  * other than the present run nothing is heard). */
 void rollout_verify_begin(struct service *s, struct effects *ret);
+/* A run that is under way has got lost: another one, for the same. */
+void rollout_verify_again(struct service *s, struct effects *ret);
 void rollout_verify_stop(struct rollout *r, struct effects *ret);
 bool rollout_verify_holds(const struct service *s);
 void rollout_verify_tick(struct service *s, uint64_t now_usec, struct effects *ret);

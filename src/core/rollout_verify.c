@@ -35,6 +35,12 @@ void rollout_verify_begin(struct service *s, struct effects *ret)
 		run(r, ret);
 }
 
+void rollout_verify_again(struct service *s, struct effects *ret)
+{
+	if (s->rollout.verifying)
+		run(&s->rollout, ret);
+}
+
 void rollout_verify_stop(struct rollout *r, struct effects *ret)
 {
 	r->verify_due_usec = USEC_INFINITY;

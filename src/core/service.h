@@ -115,6 +115,11 @@ int service_step(struct service *s, const struct service_event *event, uint64_t 
  * EFFECT_SPAWN is never asked for: the caller knows which processes there are, and starts those
  * that are missing. Send EVENT_TIME afterwards. 0 or -ENOMEM (nothing changed). */
 int service_resume(struct service *s, uint64_t now_usec, struct effects *ret);
+/* Go on with machines that were handed over between two steps, at once: all that was asked for was
+ * done, and somebody watched up to now. So deadlines stay as they are, and a step goes on soaking.
+ * Only what was being found out is asked for again: the readiness of STARTING workers, and a run of
+ * verify that was under way, which gets another number. Otherwise as service_resume(). */
+int service_continue(struct service *s, struct effects *ret);
 /* Could the machines have come to be like that? For what was read from outside: service_step()
  * works on what is valid. */
 bool service_is_valid(const struct service *s);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whoever drove the machines died, and another one takes over from what was written down. It is
- * known what was to be done, not whether it was. */
+ * known what was to be done, not whether it was. Or it handed over in good order: then all was
+ * done, and nothing was missed. */
 #include "core/service_internal.h"
 
 /* As generation.c has it for processes that do not die of SIGKILL at once. */
@@ -75,7 +76,8 @@ static void resume_rollout(struct service *s, uint64_t now, struct effects *ret)
 	rollout_verify_begin(s, ret);
 }
 
-int service_resume(struct service *s, uint64_t now, struct effects *ret)
+/* Room for all of it, and its first part: sockets and shares. 0 or -ENOMEM. */
+static int resume_sockets(const struct service *s, struct effects *ret)
 {
 	size_t workers = 0;
 	int r;
@@ -85,23 +87,47 @@ int service_resume(struct service *s, uint64_t now, struct effects *ret)
 	r = effects_reserve(ret, ret->n + 2 * ARRAY_SIZE(s->generations) + 8 + 3 * workers);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < s->n_generations; i++) {
-		struct generation *g = s->generations[i];
-
-		/* Perhaps nobody has been told until now that it lost its share. */
-		if (g->weight == 0)
-			g->zero_since_usec = now;
-		if (g->lane != LANE_NONE)
+	for (size_t i = 0; i < s->n_generations; i++)
+		if (s->generations[i]->lane != LANE_NONE)
 			effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
-						 .generation = g->number,
+						 .generation = s->generations[i]->number,
 						 .worker = NO_WORKER,
-						 .value = g->lane});
-	}
+						 .value = s->generations[i]->lane});
 	effects_add(ret, (struct effect){.kind = EFFECT_STEER, .worker = NO_WORKER});
+	return 0;
+}
+
+int service_resume(struct service *s, uint64_t now, struct effects *ret)
+{
+	int r = resume_sockets(s, ret);
+
+	if (r < 0)
+		return r;
+	/* Perhaps nobody has been told until now that it lost its share. */
+	for (size_t i = 0; i < s->n_generations; i++)
+		if (s->generations[i]->weight == 0)
+			s->generations[i]->zero_since_usec = now;
 	for (size_t i = 0; i < s->n_generations; i++)
 		for (unsigned k = 0; k < s->generations[i]->n_workers; k++)
 			resume_worker(s->generations[i], &s->generations[i]->workers[k], now, ret);
 	resume_rollout(s, now, ret);
+	return 0;
+}
+
+int service_continue(struct service *s, struct effects *ret)
+{
+	int r = resume_sockets(s, ret);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < s->n_generations; i++) {
+		struct generation *g = s->generations[i];
+
+		for (unsigned k = 0; k < g->n_workers; k++)
+			if (g->workers[k].state == WORKER_STARTING)
+				add(ret, EFFECT_WATCH_READINESS, g, &g->workers[k]);
+	}
+	rollout_verify_again(s, ret);
 	return 0;
 }
 

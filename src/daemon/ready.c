@@ -202,7 +202,9 @@ static bool condition_holds(struct ready_watch *w)
 		w->condition = w->process->said_ready;
 		break;
 	case READY_DELAY:
-		w->condition = age(w) >= c->delay_usec;
+		/* Whoever watches it by now. */
+		w->condition = manager_now(manager_of(w)) >=
+			       usec_add(w->process->spawned_usec, c->delay_usec);
 		break;
 	case READY_HTTP:
 	case READY_EXEC:

@@ -34,6 +34,8 @@ void reexec_save(struct manager *m, struct control_call *asked);
 void reexec_forget(struct manager *m);
 /* In the next image. The records are read: take what is ours, if there is any. */
 void reexec_load(struct manager *m, const json_t *values);
+/* Is this another image of the process that wrote the state: nobody was away? */
+bool reexec_was_done(const struct manager *m);
 /* The control socket is served: so are its connections. */
 void reexec_resume(struct manager *m);
 /* Everything goes on: who asked for it is told. */

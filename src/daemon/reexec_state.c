@@ -8,11 +8,13 @@
 #include "daemon/reexec.h"
 #include "daemon/state_fields.h"
 #include "daemon/state_save.h"
+#include "sys/process.h"
 
 static const char key_events[] = "x/events", key_connections[] = "x/connections",
 		  key_exec[] = "x/exec";
 
 struct reexec_loaded {
+	bool same_process;
 	json_t *connections; /* "fd" of each is its descriptor by now; NULL: taken up */
 	char *version;	     /* of the image before us */
 	uint64_t began_usec;
@@ -75,6 +77,16 @@ static json_t *save_events(const struct manager *m)
 	return list;
 }
 
+/* What tells this process from any other, also from a later one with its pid. */
+static json_t *own_mark(void)
+{
+	uint64_t started;
+
+	if (process_start_time(getpid(), &started) < 0)
+		return json_null();
+	return json_pack("[I, I]", (json_int_t)getpid(), (json_int_t)started);
+}
+
 void reexec_save(struct manager *m, struct control_call *asked)
 {
 	struct saving saving = {.manager = m, .asked = asked};
@@ -83,8 +95,9 @@ void reexec_save(struct manager *m, struct control_call *asked)
 	store_set(m->store, key_connections, control_server_save(m->control, &ops));
 	store_set(m->store, key_events, save_events(m));
 	store_set(m->store, key_exec,
-		json_pack("{s:s, s:I, s:I}", "version", PACKAGE_VERSION, "began",
-			(json_int_t)manager_now(m), "sequence", (json_int_t)m->next_sequence));
+		json_pack("{s:s, s:I, s:I, s:o}", "version", PACKAGE_VERSION, "began",
+			(json_int_t)manager_now(m), "sequence", (json_int_t)m->next_sequence,
+			"process", own_mark()));
 }
 
 void reexec_forget(struct manager *m)
@@ -140,6 +153,20 @@ static void take_connections(struct manager *m, const json_t *list)
 	}
 }
 
+static bool is_own_mark(const json_t *mark)
+{
+	json_t *own = own_mark();
+	bool same = json_is_array(own) && json_equal(own, mark);
+
+	json_decref(own);
+	return same;
+}
+
+bool reexec_was_done(const struct manager *m)
+{
+	return m->reexec_loaded && m->reexec_loaded->same_process;
+}
+
 void reexec_load(struct manager *m, const json_t *values)
 {
 	const json_t *exec = json_object_get(values, key_exec),
@@ -156,9 +183,10 @@ void reexec_load(struct manager *m, const json_t *values)
 	l->version = strdup(version);
 	l->began_usec = state_get_u64(exec, "began");
 	l->connections = json_array();
+	l->same_process = is_own_mark(json_object_get(exec, "process"));
 	take_connections(m, json_object_get(values, key_connections));
 	/* Left by one that did not come far: what was told since is not known. */
-	if (json_array_size(l->connections) > 0) {
+	if (l->same_process) {
 		m->next_sequence = MAX(state_get_u64(exec, "sequence"), UINT64_C(1));
 		for (size_t i = 0; i < json_array_size(events); i++)
 			load_event(m, json_array_get(events, i));

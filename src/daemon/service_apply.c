@@ -7,6 +7,7 @@
 #include "daemon/manager.h"
 #include "daemon/output.h"
 #include "daemon/ready.h"
+#include "daemon/reexec.h"
 #include "daemon/state_save.h"
 #include "daemon/strays.h"
 #include "daemon/verify.h"
@@ -545,7 +546,9 @@ int manager_service_resume(struct manager_service *s)
 	struct service_event time = {.kind = EVENT_TIME};
 	struct effects effects = {0};
 	struct round round = {0};
-	int r = service_resume(&s->core, manager_now(s->manager), &effects);
+	int r = reexec_was_done(s->manager)
+			? service_continue(&s->core, &effects)
+			: service_resume(&s->core, manager_now(s->manager), &effects);
 
 	if (r < 0)
 		return r;

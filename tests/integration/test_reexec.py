@@ -194,7 +194,7 @@ def test_clients_of_the_control_socket_stay(made, kind):
 @pytest.mark.parametrize("kind", KEEPERS)
 def test_during_a_canary_that_is_followed(made, load, kind):
     """tenurectl waits for its upgrade as if nothing had happened, and ends as it would have."""
-    upgrade = {"strategy": "canary", "steps": ["25%", "100%"], "soak": "700ms"}
+    upgrade = {"strategy": "canary", "steps": ["25%", "100%"], "soak": "2500ms", "verify": {"http": "/"}}
     web = made(kind, workers=2, upgrade=upgrade)
     traffic = load(web.port, clients=CLIENTS)
     traffic.wait_more(50)
@@ -202,10 +202,17 @@ def test_during_a_canary_that_is_followed(made, load, kind):
     waiting = threading.Thread(target=lambda: ended.append(web.upgrade("web", "--wait-drain")))
     waiting.start()
     wait_until(lambda: web.service()["rollout"], 10, "the rollout")
-    for _ in range(6):  # each time the step begins anew
+    wait_until(lambda: (web.service()["rollout"] or {}).get("soakUntilUsec"), 10, "the soak")
+    first, compared = web.service()["rollout"], 0
+    for _ in range(6):
         web.ctl("reexec")
-        time.sleep(0.3)
-    assert waiting.is_alive()
+        now = web.service()["rollout"]
+        # The step goes on; nothing of it begins anew.
+        if now and now["step"] == first["step"]:
+            assert abs(now["soakUntilUsec"] - first["soakUntilUsec"]) < 250_000
+            compared += 1
+        time.sleep(0.1)
+    assert compared > 1
     waiting.join()
     assert ended[0].code == DONE and "generation 1 is gone" in ended[0].out
     web.wait_serving("web", generation=2)

@@ -504,6 +504,13 @@ static void random_death(struct world *w)
 	w->dead = false;
 }
 
+static void random_handover(struct world *w)
+{
+	random_event(w);
+	if (!w->failure)
+		world_hand_over(w);
+}
+
 static void come_to_rest(struct world *w, bool stopped)
 {
 	w->behaves = true;
@@ -539,6 +546,8 @@ char *schedule_run(struct schedule_source *source, FILE *trace, struct schedule_
 	for (unsigned i = 0; i < n && !w.failure; i++) {
 		if (chance(&w, 3))
 			random_death(&w);
+		else if (chance(&w, 1))
+			random_handover(&w);
 		else
 			random_event(&w);
 	}

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whoever drives the service dies at some moment of a step: the state was written down, and some of
  * what it asks for was done. The world goes on alone for a while; then somebody takes over with
- * service_resume(). After that everything must hold that always holds. */
+ * service_resume(). After that everything must hold that always holds. Or it hands over in good
+ * order: service_continue(). */
 #include "schedules_world.h"
 
 /* --- dying -------------------------------------------------------------------- */
@@ -26,14 +27,18 @@ static struct generation *copy_generation(const struct generation *g)
 	return copy;
 }
 
-void world_note_dying(struct world *w)
+static void note_copy(struct world *w)
 {
-	if (!w->dying)
-		return;
 	w->copy = w->service;
 	for (size_t i = 0; i < w->service.n_generations; i++)
 		w->copy.generations[i] = copy_generation(w->service.generations[i]);
 	w->has_copy = true;
+}
+
+void world_note_dying(struct world *w)
+{
+	if (w->dying)
+		note_copy(w);
 }
 
 /* It ends when so many of the effects were applied. What changed nothing that anybody has to do
@@ -228,4 +233,57 @@ void world_take_over(struct world *w)
 	if (!w->failure)
 		(void)world_step(w, (struct service_event){.kind = EVENT_TIME});
 	tell_ended(w, ended);
+}
+
+/* --- handing over ------------------------------------------------------------------ */
+
+/* But for the number of a run of verify. */
+static void check_unchanged(struct world *w)
+{
+	const struct service *s = &w->service;
+
+	w->copy.rollout.verify_run = s->rollout.verify_run;
+	w->copy.rollout.verify_due_usec = s->rollout.verify_due_usec;
+	REQUIRE(w, memcmp(&w->copy.rollout, &s->rollout, sizeof(s->rollout)) == 0,
+		"the rollout has changed while it was handed over");
+	for (size_t i = 0; i < s->n_generations && !w->failure; i++) {
+		const struct generation *g = s->generations[i], *before = w->copy.generations[i];
+
+		REQUIRE(w,
+			before->zero_since_usec == g->zero_since_usec &&
+				before->warm_until_usec == g->warm_until_usec &&
+				memcmp(before->workers, g->workers,
+					g->n_workers * sizeof(*g->workers)) == 0,
+			"generation %u has changed while it was handed over", g->number);
+	}
+}
+
+void world_hand_over(struct world *w)
+{
+	struct service *s = &w->service;
+
+	w->counts.handovers++;
+	REQUIRE(w, service_is_valid(s), "what was written down is not valid");
+	note_copy(w);
+	w->effects.n = 0;
+	w->event = (struct service_event){.kind = EVENT_TIME};
+	/* Who was finding something out is gone. */
+	w->verifying = false;
+	for (size_t i = 0; i < WORLD_GENERATIONS; i++)
+		for (unsigned k = 0; k < WORLD_WORKERS; k++)
+			w->generations[i].workers[k].watched = false;
+	if (service_continue(s, &w->effects) < 0)
+		abort();
+	if (w->trace)
+		trace_resume(w);
+	check_unchanged(w);
+	forget_copy(w);
+	/* Sockets that are there need not be made. */
+	w->dead = true;
+	apply_resumed(w, true);
+	w->dead = false;
+	world_steer(w);
+	apply_resumed(w, false);
+	if (!w->failure)
+		(void)world_step(w, (struct service_event){.kind = EVENT_TIME});
 }

@@ -115,6 +115,8 @@ void world_cut_lane(struct world *w, const struct world_generation *wg, const st
 void world_note_dying(struct world *w); /* before a step */
 void world_die(struct world *w);	/* after it, before its effects are applied */
 void world_take_over(struct world *w);
+/* Between two steps, and nothing gets lost. */
+void world_hand_over(struct world *w);
 
 /* schedules_traffic.c: verify, recycling, warm generations: what there was before a step, and what
  * must hold after it. */

@@ -42,6 +42,7 @@ START_TEST(promises)
 	ck_assert_uint_gt(counts.warm_rollbacks, n / 1000);
 	ck_assert_uint_gt(counts.warm_crashes, n / 200);
 	ck_assert_uint_gt(counts.deaths, n / 2);
+	ck_assert_uint_gt(counts.handovers, n / 10);
 }
 END_TEST
 
