@@ -17,8 +17,10 @@ static const struct generation *serving(const struct service *s)
 static bool queue_has_others(const struct generation *g, unsigned worker)
 {
 	for (unsigned i = 0; i < g->n_workers && !g->policy.per_worker; i++)
+		/* One that is being killed is replaced for it if it was to settle. */
 		if (i != worker && (g->workers[i].state == WORKER_READY ||
-					   worker_state_is_leaving(g->workers[i].state)))
+					   worker_state_is_leaving(g->workers[i].state) ||
+					   g->workers[i].owes_settle))
 			return true;
 	return false;
 }
