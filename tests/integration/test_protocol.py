@@ -204,6 +204,9 @@ def test_every_method(loaded):
     assert [change["action"] for change in call("Reload")["changes"]] == ["scale"]
     wait_until(lambda: one.service()["scaled"] is False, what="the configured number")
     assert call("Start", service="web")["progress"]["done"] is True
+    # The one that answers is the next one.
+    call("Reexec")
+    assert one.service()["generation"] == 4
     assert called == set(INTERFACE.methods) - {"Stop"}
 
 
