@@ -19,7 +19,9 @@ enum effect_kind {
 	EFFECT_QUERY_QUEUE, /* look into the worker's accept queue; EVENT_QUEUE */
 	EFFECT_COUNT_CONNECTIONS, /* count the worker's live connections; EVENT_CONNECTIONS */
 	EFFECT_VERIFY, /* value: number of the run; EVENT_VERIFIED or EVENT_VERIFY_FAILED with it */
-	EFFECT_VERIFY_STOP,  /* end the run that may be under way; its result is not wanted */
+	EFFECT_VERIFY_STOP, /* end the run that may be under way; its result is not wanted */
+	EFFECT_END_REST,    /* its workers are gone: end what they left behind (in its cgroup), then
+			       EVENT_EMPTY */
 	EFFECT_RELEASE_LANE, /* value: a lane whose generation has no process left */
 	EFFECT_SWAP_LANES,   /* value: the lane the generation now owns (processes on neither) */
 	EFFECT_FORGET_GENERATION, /* nothing of it is left; it will not be named again */

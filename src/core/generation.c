@@ -447,7 +447,7 @@ bool generation_can_return(const struct generation *g)
 {
 	unsigned n = 0;
 
-	if (g->failed)
+	if (g->failed || g->empty_until_usec != 0)
 		return false;
 	if (g->state == GENERATION_WARM)
 		return generation_can_carry(g);
@@ -541,6 +541,8 @@ uint64_t generation_next_deadline(const struct generation *g)
 {
 	uint64_t next = g->state == GENERATION_WARM ? g->warm_until_usec : USEC_INFINITY;
 
+	if (g->empty_until_usec != 0)
+		next = MIN(next, g->empty_until_usec);
 	for (unsigned i = 0; i < g->n_workers; i++)
 		next = MIN(next, MIN(g->workers[i].deadline_usec, g->workers[i].poll_usec));
 	return next;

@@ -24,8 +24,9 @@ struct policy {
 	size_t n_steps;
 	uint64_t soak_usec;
 	uint64_t keep_warm_usec;
-	bool sticky;		       /* shares are drawn by the client's address */
-	bool verify;		       /* each step needs a good run of verify */
+	bool contained; /* it can be seen when nobody is left of it (a cgroup of its own) */
+	bool sticky;	/* shares are drawn by the client's address */
+	bool verify;	/* each step needs a good run of verify */
 	uint64_t verify_interval_usec; /* 0: one per step */
 	uint64_t recycle_after_usec;   /* 0: never */
 	enum overlap overlap;
@@ -41,7 +42,8 @@ struct policy {
 void policy_defer(struct policy *p, const struct service_config *c);
 /* The same, for sockets that were told so by somebody else. usec: how long; 0: they do not wait. */
 void policy_defer_usec(struct policy *p, uint64_t usec);
-/* steered and per_worker are the caller's to set: they depend on what could be bound. */
+/* steered, per_worker and contained are the caller's to set: they depend on what could be bound,
+ * and made. */
 void policy_from_config(struct policy *p, const struct service_config *c);
 
 enum generation_state {
@@ -67,7 +69,9 @@ struct generation {
 	uint64_t zero_since_usec; /* when it lost its share */
 	uint64_t since_usec;
 	uint64_t warm_until_usec;
-	uint64_t listeners; /* bit per listener of the service it was given */
+	uint64_t empty_until_usec; /* its workers are gone, and until then it is waited for what
+				      they left behind; 0: not yet */
+	uint64_t listeners;	   /* bit per listener of the service it was given */
 	struct policy policy;
 	struct worker *workers; /* n_workers of them, index = position */
 	unsigned n_workers;	/* may exceed wanted while some are leaving */

@@ -158,6 +158,36 @@ void service_retire_warm(struct service *s, uint64_t now, struct effects *ret)
 			generation_retire(s->generations[i], REASON_REPLACED, false, now, ret);
 }
 
+uint64_t service_empty_until(const struct generation *g, uint64_t now)
+{
+	uint64_t wait = MAX(g->policy.drain.kill_after_usec, USEC_PER_SEC);
+
+	return wait >= USEC_INFINITY - now ? USEC_INFINITY : now + wait;
+}
+
+/* Who is forgotten may be followed by another in the same lane, and by a stop that says that
+ * nothing runs: then nobody may be left. What cannot be ended is waited for no longer than the last
+ * of workers. */
+static bool is_empty(struct service *s, struct generation *g, uint64_t now, struct effects *ret)
+{
+	if (!g->policy.contained || g->lane == LANE_NONE)
+		return true;
+	if (g->empty_until_usec != 0)
+		return g->empty_until_usec <= now;
+	g->empty_until_usec = service_empty_until(g, now);
+	/* It is nobody's way back any more. */
+	if (s->current == g->number)
+		s->current = 0;
+	generation_set_weight(g, 0, now);
+	effects_add(ret,
+		(struct effect){
+			.kind = EFFECT_END_REST, .generation = g->number, .worker = NO_WORKER});
+	effects_add(
+		ret, (struct effect){
+			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});
+	return false;
+}
+
 static void collect(struct service *s, uint64_t now, struct effects *ret)
 {
 	for (size_t i = 0; i < s->n_generations; i++) {
@@ -176,7 +206,7 @@ static void collect(struct service *s, uint64_t now, struct effects *ret)
 		struct generation *g = s->generations[i];
 
 		if (g->state == GENERATION_RETIRING && !generation_has_process(g) &&
-			!is_needed(s, g))
+			!is_needed(s, g) && is_empty(s, g, now, ret))
 			drop_generation(s, i, ret);
 		else
 			i++;
@@ -335,6 +365,7 @@ static int on_worker(struct service *s, struct generation *g, struct worker *w,
 	case EVENT_VERIFIED:
 	case EVENT_VERIFY_FAILED:
 	case EVENT_LANE_FAILED:
+	case EVENT_EMPTY:
 	case EVENT_TIME:
 		break;
 	}
@@ -355,6 +386,12 @@ static int on_world(
 	if (verified || event->kind == EVENT_VERIFY_FAILED) {
 		/* That of another run than the present one comes too late. */
 		rollout_verify_result(s, event->generation, event->value, verified, now, ret);
+		return 0;
+	}
+	if (event->kind == EVENT_EMPTY) {
+		if (!g || g->empty_until_usec == 0)
+			return -ESRCH;
+		g->empty_until_usec = now;
 		return 0;
 	}
 	if (event->kind != EVENT_LANE_FAILED)

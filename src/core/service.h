@@ -32,6 +32,7 @@ enum service_event_kind {
 	EVENT_VERIFY_FAILED,	    /* as above */
 	EVENT_RECYCLE,		    /* generation, worker; reason: TOO_OLD, TOO_BIG */
 	EVENT_LANE_FAILED,	    /* generation */
+	EVENT_EMPTY,		    /* generation: nobody is left of it */
 	EVENT_EXTEND_READY_TIMEOUT, /* generation, worker; usec: from now */
 	EVENT_TIME,		    /* a deadline may have passed */
 };

@@ -11,5 +11,7 @@ bool service_event_is_request(enum service_event_kind kind);
 
 /* service.c */
 void service_report(struct effects *ret, enum report what, unsigned generation, unsigned value);
+/* How long what its workers left behind is waited for. */
+uint64_t service_empty_until(const struct generation *g, uint64_t now_usec);
 /* One warm generation is enough, and none when there is nothing to go back from. */
 void service_retire_warm(struct service *s, uint64_t now_usec, struct effects *ret);

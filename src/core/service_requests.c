@@ -246,6 +246,7 @@ int service_request(
 	case EVENT_VERIFY_FAILED:
 	case EVENT_RECYCLE:
 	case EVENT_LANE_FAILED:
+	case EVENT_EMPTY:
 	case EVENT_TIME:
 		break;
 	}

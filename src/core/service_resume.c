@@ -61,6 +61,15 @@ static void resume_worker(struct generation *g, struct worker *w, uint64_t now, 
 	}
 }
 
+/* Whoever looked for what its workers left behind is gone. */
+static void end_rest(const struct generation *g, struct effects *ret)
+{
+	if (g->empty_until_usec != 0)
+		effects_add(ret, (struct effect){.kind = EFFECT_END_REST,
+					 .generation = g->number,
+					 .worker = NO_WORKER});
+}
+
 static void resume_rollout(struct service *s, uint64_t now, struct effects *ret)
 {
 	struct rollout *r = &s->rollout;
@@ -107,9 +116,15 @@ int service_resume(struct service *s, uint64_t now, struct effects *ret)
 	for (size_t i = 0; i < s->n_generations; i++)
 		if (s->generations[i]->weight == 0)
 			s->generations[i]->zero_since_usec = now;
-	for (size_t i = 0; i < s->n_generations; i++)
-		for (unsigned k = 0; k < s->generations[i]->n_workers; k++)
-			resume_worker(s->generations[i], &s->generations[i]->workers[k], now, ret);
+	for (size_t i = 0; i < s->n_generations; i++) {
+		struct generation *g = s->generations[i];
+
+		for (unsigned k = 0; k < g->n_workers; k++)
+			resume_worker(g, &g->workers[k], now, ret);
+		if (g->empty_until_usec != 0)
+			g->empty_until_usec = service_empty_until(g, now);
+		end_rest(g, ret);
+	}
 	resume_rollout(s, now, ret);
 	return 0;
 }
@@ -126,6 +141,7 @@ int service_continue(struct service *s, struct effects *ret)
 		for (unsigned k = 0; k < g->n_workers; k++)
 			if (g->workers[k].state == WORKER_STARTING)
 				add(ret, EFFECT_WATCH_READINESS, g, &g->workers[k]);
+		end_rest(g, ret);
 	}
 	rollout_verify_again(s, ret);
 	return 0;

@@ -14,7 +14,9 @@ static struct lane_share share_of_none(const struct service *s, uint64_t listene
 
 		if (!(g->listeners & listener) || g->lane == LANE_NONE)
 			continue;
-		last = g;
+		/* Of those whose workers are gone only when there is no other. */
+		if (!last || g->empty_until_usec == 0)
+			last = g;
 		if (g->state != GENERATION_RETIRING)
 			newest = g;
 		if (g->lane == s->queue_lane)

@@ -348,6 +348,10 @@ static void apply(struct manager_service *s, const struct effect *e, struct roun
 	case EFFECT_VERIFY_STOP:
 		verify_stop(s);
 		break;
+	case EFFECT_END_REST:
+		queue_event(s,
+			(struct service_event){.kind = EVENT_EMPTY, .generation = e->generation});
+		break;
 	case EFFECT_RELEASE_LANE:
 		apply_release_lane(s, e);
 		break;
@@ -429,6 +433,7 @@ static const char *effect_name(enum effect_kind kind)
 		[EFFECT_COUNT_CONNECTIONS] = "count-connections",
 		[EFFECT_VERIFY] = "verify",
 		[EFFECT_VERIFY_STOP] = "verify-stop",
+		[EFFECT_END_REST] = "end-rest",
 		[EFFECT_RELEASE_LANE] = "release-lane",
 		[EFFECT_SWAP_LANES] = "swap-lanes",
 		[EFFECT_FORGET_GENERATION] = "forget-generation",

@@ -96,6 +96,7 @@ static void vary_policy(struct world *w, struct upgrade_spec *u)
 static void vary_sockets(struct world *w, struct upgrade_spec *u)
 {
 	u->policy.steered = pick(w, 7) != 0;
+	u->policy.contained = chance(w, 50);
 	u->policy.per_worker = u->policy.steered && chance(w, 40);
 }
 
@@ -193,7 +194,7 @@ static int step_once(struct world *w, struct service_event event)
 			event.generation, event.worker, r);
 	/* The answer came too late, or concerns sockets that only more workers would have had. */
 	if (event.kind == EVENT_QUEUE || event.kind == EVENT_CONNECTIONS ||
-		event.kind == EVENT_LANE_FAILED)
+		event.kind == EVENT_LANE_FAILED || event.kind == EVENT_EMPTY)
 		REQUIRE(w, r == 0 || r == -ESRCH, "event %s: %d", event_to_string(event.kind), r);
 	REQUIRE(w, r >= 0 || r == -ESRCH || (event.kind == EVENT_START && r == -EPROTO),
 		"event %s: %d", event_to_string(event.kind), r);
@@ -348,6 +349,9 @@ static void random_connection(struct world *w)
 	unsigned worker = pick(w, WORLD_WORKERS), *queue;
 
 	if (w->closed)
+		return;
+	/* To sockets whose workers are all gone it comes as to those of nobody. */
+	if (g && g->empty_until_usec != 0)
 		return;
 	if (g && worker < g->n_workers && g->policy.steered) {
 		const struct world_worker *p = &wg->workers[worker];

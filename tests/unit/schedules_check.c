@@ -165,7 +165,7 @@ static void check_generation(struct world *w, const struct generation *g)
 	REQUIRE(w, g->state != GENERATION_SERVING || s->stopping || s->current == g->number,
 		"generation %u serves, and %u is current", g->number, s->current);
 	if (g->state == GENERATION_RETIRING)
-		REQUIRE(w, needed || generation_has_process(g),
+		REQUIRE(w, needed || generation_has_process(g) || g->empty_until_usec != 0,
 			"generation %u has ended, and is kept", g->number);
 	for (unsigned i = 0; i < g->n_workers && i < WORLD_WORKERS; i++)
 		check_worker(w, g, &g->workers[i], wg ? &wg->workers[i] : NULL);

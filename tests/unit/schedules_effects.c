@@ -227,12 +227,39 @@ static void query_queue(struct world *w, const struct effect *e, struct world_wo
 	later(w, EVENT_QUEUE, e, *queue);
 }
 
+static void end_rest(struct world *w, const struct effect *e, struct world_generation *wg)
+{
+	const struct generation *g = service_generation(&w->service, e->generation);
+
+	REQUIRE(w, wg && g && g->policy.contained && g->number != w->service.current,
+		"the rest of generation %u is to be ended", e->generation);
+	for (unsigned k = 0; wg && k < WORLD_WORKERS; k++)
+		REQUIRE(w, !wg->workers[k].alive,
+			"the rest of generation %u is to be ended while worker %u runs",
+			e->generation, k);
+	if (!wg || !g)
+		return;
+	w->counts.rests++;
+	/* What cannot be ended is not answered. Who asks again may go on waiting as before. */
+	if (wg->rest_until_usec == 0)
+		wg->rest_until_usec =
+			w->now_usec + MAX(g->policy.drain.kill_after_usec, USEC_PER_SEC);
+	if (!w->behaves && chance(w, 50))
+		return;
+	wg->rest_until_usec = 0;
+	later(w, EVENT_EMPTY, e, 0);
+}
+
 static void release_lane(struct world *w, const struct effect *e, struct world_generation *wg)
 {
 	bool kept = e->value == w->service.queue_lane;
 
 	if (!wg)
 		return;
+	REQUIRE(w, w->now_usec >= wg->rest_until_usec,
+		"lane %u is released while somebody is left of generation %u", e->value,
+		wg->number);
+	wg->rest_until_usec = 0;
 	for (unsigned k = 0; k < WORLD_WORKERS; k++) {
 		const struct world_worker *p = &wg->workers[k];
 		unsigned *queue = e->value < WORLD_LANES ? &w->queues[e->value][k] : NULL;
@@ -410,6 +437,9 @@ void world_apply_one(struct world *w, const struct effect *e)
 	case EFFECT_VERIFY:
 	case EFFECT_VERIFY_STOP:
 		world_verify(w, e);
+		break;
+	case EFFECT_END_REST:
+		end_rest(w, e, wg);
 		break;
 	case EFFECT_RELEASE_LANE:
 		REQUIRE(w, wg && wg->lane == e->value, "lane %u is released by who does not own it",

@@ -25,6 +25,7 @@ const char *event_to_string(enum service_event_kind kind)
 		[EVENT_VERIFY_FAILED] = "verify failed",
 		[EVENT_RECYCLE] = "recycle",
 		[EVENT_LANE_FAILED] = "lane failed",
+		[EVENT_EMPTY] = "empty",
 		[EVENT_EXTEND_READY_TIMEOUT] = "extend",
 		[EVENT_TIME] = "time",
 	};
@@ -36,8 +37,8 @@ static void trace_effect(FILE *f, const struct effect *e)
 {
 	static const char *const names[] = {"prepare-lane", "spawn", "watch-readiness",
 		"signal-drain", "signal-term", "signal-kill", "signal-abort", "steer",
-		"query-queue", "count-connections", "verify", "verify-stop", "release-lane",
-		"swap-lanes", "forget", "close-listeners", "start-again"};
+		"query-queue", "count-connections", "verify", "verify-stop", "end-rest",
+		"release-lane", "swap-lanes", "forget", "close-listeners", "start-again"};
 
 	if (e->kind == EFFECT_REPORT)
 		fprintf(f, "    # %s %u", report_to_string(e->report), e->generation);

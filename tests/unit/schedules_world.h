@@ -31,6 +31,8 @@ struct world_generation {
 	unsigned number; /* 0: free */
 	unsigned lane;	 /* whose sockets were prepared for it; LANE_NONE */
 	unsigned n_slots;
+	uint64_t
+		rest_until_usec; /* somebody is left whom its workers have left behind; 0: nobody */
 	struct world_worker workers[WORLD_WORKERS];
 };
 

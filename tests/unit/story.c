@@ -108,6 +108,7 @@ static void tell(struct story *s, const struct effect *e)
 		[EFFECT_COUNT_CONNECTIONS] = "connections?",
 		[EFFECT_VERIFY] = "verify",
 		[EFFECT_VERIFY_STOP] = "verify-stop",
+		[EFFECT_END_REST] = "end-rest",
 		[EFFECT_RELEASE_LANE] = "release",
 		[EFFECT_SWAP_LANES] = "swap",
 		[EFFECT_FORGET_GENERATION] = "forget",
@@ -126,7 +127,7 @@ static void tell(struct story *s, const struct effect *e)
 		word(s, "%s %u=%u", names[e->kind], e->generation, e->value);
 	else if (e->kind == EFFECT_CLOSE_LISTENERS || e->kind == EFFECT_START_AGAIN)
 		word(s, "%s", names[e->kind]);
-	else if (e->kind == EFFECT_FORGET_GENERATION)
+	else if (e->kind == EFFECT_FORGET_GENERATION || e->kind == EFFECT_END_REST)
 		word(s, "%s %u", names[e->kind], e->generation);
 	else
 		word(s, "%s %u.%u", names[e->kind], e->generation, e->worker);
@@ -240,6 +241,8 @@ static void vary(struct upgrade_spec *u, const char *argument)
 		p->drain.idle_wait_usec = (uint64_t)n * USEC_PER_SEC;
 	else if (streq(argument, "verify"))
 		p->verify = true;
+	else if (streq(argument, "contained"))
+		p->contained = true;
 	else if ((n = value_of(argument, "interval")) >= 0)
 		p->verify_interval_usec = (uint64_t)n * USEC_PER_SEC;
 	else if ((n = value_of(argument, "age")) >= 0)
@@ -276,6 +279,7 @@ static const struct {
 	{"unverified",  EVENT_VERIFY_FAILED,	    0},
 	{"recycle",	    EVENT_RECYCLE,		   0},
 	{"lane-failed", EVENT_LANE_FAILED,	   0},
+	{"empty",	  EVENT_EMPTY,		       0},
 	{"extend",	   EVENT_EXTEND_READY_TIMEOUT, 0},
 };
 

@@ -6,11 +6,11 @@
  *
  *   > upgrade [blue-green|rolling|canary|recreate] [reject|queue|supersede] [always|on-failure|
  *             never] [held|shared|per-worker] [workers=N] [pause=SHARE] [keep=SECONDS] [max=N]
- *             [listeners=BITS] [soak=SECONDS] [idle=SECONDS] [limit=N] [verify] [interval=SECONDS]
- * [age=SECONDS] [backoff=MILLISECONDS] > serving ...          the same for the first generation, up
- * to where it serves, untold > start, stop, kill, promote, full, pause, abort, rollback G, scale N
- *   > ready G.W, exit G.W [clean], failed G.W [useless], watchdog G.W, error G.W, extend G.W
- *             (W may be "*": each that has a process), lane-failed G, recycle G.W (too big)
+ *             [listeners=BITS] [soak=SECONDS] [idle=SECONDS] [limit=N] [verify] [contained]
+ * [interval=SECONDS] [age=SECONDS] [backoff=MILLISECONDS] > serving ...          the same for the
+ * first generation, up to where it serves, untold > start, stop, kill, promote, full, pause, abort,
+ * rollback G, scale N > ready G.W, exit G.W [clean], failed G.W [useless], watchdog G.W, error G.W,
+ * extend G.W (W may be "*": each that has a process), lane-failed G, empty G, recycle G.W (too big)
  *   > verified G RUN, unverified G RUN
  *   > look: what status would say of service, health, verify and soak
  *   > time SECONDS: that long passes, deadline by deadline

@@ -30,6 +30,7 @@ START_TEST(promises)
 	ck_assert_uint_gt(counts.rollouts_done, n);
 	ck_assert_uint_gt(counts.rollouts_failed, n / 10);
 	ck_assert_uint_gt(counts.restored, n / 200);
+	ck_assert_uint_gt(counts.rests, n / 2);
 	ck_assert_uint_gt(counts.rollbacks, n / 1000);
 	ck_assert_uint_gt(counts.rescues, n / 200);
 	ck_assert_uint_gt(counts.given_up, n / 100);

@@ -107,6 +107,50 @@ static const struct story_text stories[] = {
 	 " 2 (the service was stopped) #generation-gone 2 release 2=1 forget 2\n"
 	 "> exit 1.*\n"
 	 " steer[0=10000] #generation-gone 1 release 1=0 forget 1 close #service-stopped\n"},
+	/* Whoever its workers left behind may still accept from the lane, and the port is not free
+	 * before all are gone. */
+	{"gone is who has left nobody",
+	 "> serving contained\n"
+	 "> upgrade soak=0\n"
+	 " #rollout-started 2 lane 2=1 spawn 2.0 spawn 2.1\n"
+	 "> ready 2.*\n"
+	 " steer[2=10000] #rollout-step 2 #generation-draining 1 (replaced by a newer"
+	 " generation) #rollout-promoted 2 #generation-serving 2\n"
+	 "> empty 1\n"
+	 " refused: No such process\n"
+	 "> time 2\n"
+	 " queue? 1.0 queue? 1.1 #rollout-ended 2 (done) connections? 1.0 connections? 1.1"
+	 " connections? 1.0 connections? 1.1 drain 1.0 drain 1.1\n"
+	 "> exit 1.*\n"
+	 " end-rest 1\n"
+	 "> rollback 1\n"
+	 " refused: not alive\n"
+	 "> empty 1\n"
+	 " #generation-gone 1 release 1=0 forget 1\n"
+	 "> empty 1\n"
+	 " refused: No such process\n"},
+	{"what cannot be ended is not waited for for ever",
+	 "> serving contained\n"
+	 "> stop\n"
+	 " #service-stopping 1 #generation-draining 1 (the service was stopped) drain 1.0"
+	 " drain 1.1\n"
+	 "> exit 1.*\n"
+	 " end-rest 1\n"
+	 "> stop\n"
+	 "> time 4\n"
+	 "> time 1\n"
+	 " #generation-gone 1 steer[0=10000] release 1=0 forget 1 close #service-stopped\n"},
+	{"all have ended, and somebody is left",
+	 "> serving contained never\n"
+	 "> exit 1.0 clean\n"
+	 "> exit 1.1 clean\n"
+	 " end-rest 1\n"
+	 "> look\n"
+	 " failing unhealthy verify=none\n"
+	 "> upgrade\n"
+	 " #rollout-started 2\n"
+	 "> empty 1\n"
+	 " #generation-gone 1 steer[2=10000] release 1=0 forget 1 lane 2=0 spawn 2.0 spawn 2.1\n"},
 	{"stop in backoff",
 	 "> serving workers=1\n"
 	 "> exit 1.0\n"
