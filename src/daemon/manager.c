@@ -418,8 +418,12 @@ static int open_store(struct manager *m, struct error *ret_error)
 
 	if (r < 0)
 		return error_set(ret_error, r, "out of memory");
+	if (unit_is_main_process())
+		store_limit_nofile(m->store, m->original_nofile.rlim_cur);
 	restored = store_has_state(m->store);
 	fault_init(restored);
+	if (store_is_empty(m->store))
+		unit_end_leftovers();
 	if (!m->store)
 		return 0;
 	r = sd_event_add_defer(m->event, &m->save_later, on_save, m);

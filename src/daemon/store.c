@@ -8,11 +8,14 @@
 
 #include "base/parse.h"
 #include "daemon/log.h"
+#include "daemon/unit_job.h"
 
 #define BARRIER_USEC (2 * USEC_PER_SEC)
 #define TRY_AGAIN_USEC USEC_PER_SEC
 /* Places that are left for listeners. */
 enum { RESERVED_MAX = 512 };
+/* Below the limit of open files: standard streams, and sockets of socket units. */
+enum { NOFILE_SPARE = 32 };
 /* Numbers begin again after that many; by then the first ones are long gone. */
 enum { NUMBER_MAX = 36 * 36 * 36 * 36 * 36 - 1 };
 
@@ -84,13 +87,17 @@ static int take_received(struct store *s, struct activation *received)
 	return 0;
 }
 
+/* Whoever has no room says nothing: it is good to know before. */
 static unsigned store_max(void)
 {
 	const char *text = getenv("FDSTORE"); /* newer systemd says how many */
 	unsigned n;
 
-	return text && parse_uint(text, 0, UINT32_MAX, &n) >= 0 ? MIN(n, (unsigned)STORE_MAX)
-								: STORE_MAX;
+	if (text && parse_uint(text, 0, UINT32_MAX, &n) >= 0)
+		return MIN(n, (unsigned)STORE_MAX);
+	if (unit_is_main_process() && unit_store_max(&n) >= 0)
+		return MIN(n, (unsigned)STORE_MAX);
+	return STORE_MAX;
 }
 
 static int store_alloc(struct activation *received, struct store **ret)
@@ -103,6 +110,7 @@ static int store_alloc(struct activation *received, struct store **ret)
 	s->keeper = FDSTORE_NULL;
 	s->state_fd = -1;
 	s->max = store_max();
+	s->max_setting = "FileDescriptorStoreMax";
 	s->records = json_object();
 	r = s->records ? take_received(s, received) : -ENOMEM;
 	if (r < 0) {
@@ -134,6 +142,16 @@ int store_new(struct activation *received, struct store **ret)
 	return 0;
 }
 
+void store_limit_nofile(struct store *s, uint64_t soft_nofile)
+{
+	uint64_t max = soft_nofile > NOFILE_SPARE ? soft_nofile - NOFILE_SPARE : 0;
+
+	if (!s || max >= s->max)
+		return;
+	s->max = (unsigned)max;
+	s->max_setting = "LimitNOFILE";
+}
+
 struct store *store_free(struct store *s)
 {
 	if (!s)
@@ -148,6 +166,11 @@ struct store *store_free(struct store *s)
 	buffer_done(&s->pending);
 	free(s);
 	return NULL;
+}
+
+bool store_is_empty(const struct store *s)
+{
+	return !s || s->n_received == 0;
 }
 
 bool store_is_kept(const struct store *s)
@@ -237,6 +260,21 @@ static bool is_needed(enum stored kind)
 	       kind == STORED_CONTROL;
 }
 
+static void report_full(struct store *s)
+{
+	if (!s->full && s->max == 0)
+		log_error("the keeper keeps nothing (%s= in its unit is too small): the listening "
+			  "sockets are gone, and workers are ended, if this process is killed",
+			s->max_setting);
+	else if (!s->full)
+		log_error("the keeper's store is full (%u descriptors, and some room for sockets; "
+			  "in a "
+			  "unit, %s= may be larger): what is made from now on does not survive if "
+			  "this process is killed",
+			s->n_stored, s->max_setting);
+	s->full = true;
+}
+
 unsigned store_add(struct store *s, enum stored kind, int fd)
 {
 	char name[STORE_NAME_MAX];
@@ -249,11 +287,7 @@ unsigned store_add(struct store *s, enum stored kind, int fd)
 		return store_lend(s, kind, fd);
 	reserved = is_needed(kind) ? 0 : MIN((unsigned)RESERVED_MAX, s->max / 2);
 	if (s->n_stored >= s->max - reserved) {
-		if (!s->full)
-			log_error("the keeper's store is full (%u descriptors): what is made from "
-				  "now on does not survive if this process is killed",
-				s->n_stored);
-		s->full = true;
+		report_full(s);
 		return 0;
 	}
 	s->last_number = s->last_number % NUMBER_MAX + 1;

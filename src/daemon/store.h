@@ -42,8 +42,13 @@ struct store;
 /* received: everything that was passed to this process; what has a store's name is moved out of it.
  * *ret: NULL when there is no keeper and nothing was stored. 0 or -ENOMEM. */
 int store_new(struct activation *received, struct store **ret);
+/* The keeper starts the next one with a soft limit of so many open files, which has to be more than
+ * it passes: systemd cannot execute it otherwise, now or ever. */
+void store_limit_nofile(struct store *s, uint64_t soft_nofile);
 /* Closes what nobody has taken, and leaves everything with the keeper. Returns NULL. */
 struct store *store_free(struct store *s);
+/* Did an earlier daemon leave anything? */
+bool store_is_empty(const struct store *s);
 /* Is there a keeper, that what is stored now will survive us? */
 bool store_is_kept(const struct store *s);
 

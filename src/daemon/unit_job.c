@@ -104,5 +104,33 @@ enum unit_job unit_job(void)
 	}
 	if (!type)
 		return UNIT_JOB_NONE;
-	return streq(type, "restart") ? UNIT_JOB_RESTART : UNIT_JOB_OTHER;
+	return streq(type, "restart") ? UNIT_JOB_RESTART
+	       : streq(type, "stop")  ? UNIT_JOB_STOP
+				      : UNIT_JOB_OTHER;
+}
+
+bool unit_is_main_process(void)
+{
+	const char *pid = getenv("SYSTEMD_EXEC_PID");
+
+	return pid && (pid_t)strtol(pid, NULL, 10) == getpid();
+}
+
+int unit_store_max(unsigned *ret)
+{
+	_cleanup_free_ char *path = NULL;
+	_cleanup_bus_ sd_bus *bus = NULL;
+	uint32_t n;
+	int r;
+
+	r = open_bus(getenv("MANAGERPID") != NULL, &bus);
+	if (r >= 0)
+		r = unit_path(bus, &path);
+	if (r >= 0)
+		r = sd_bus_get_property_trivial(bus, SYSTEMD, path, SYSTEMD ".Service",
+			"FileDescriptorStoreMax", NULL, 'u', &n);
+	if (r < 0)
+		return r;
+	*ret = n;
+	return 0;
 }

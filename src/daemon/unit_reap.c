@@ -12,6 +12,8 @@ enum { TERM_MSEC = 2000, KILL_MSEC = 5000, STEP_MSEC = 20 };
 
 /* Where systemd puts us, below the unit's cgroup, when that is delegated. */
 #define CONTROL ".control"
+/* Where a daemon may have put itself. */
+#define DAEMON ".daemon"
 
 /* Ours, or the one above; the caller frees. */
 static char *cgroup_of_unit(void)
@@ -26,7 +28,7 @@ static char *cgroup_of_unit(void)
 		return NULL;
 	path[strcspn(path, "\n")] = '\0';
 	last = strrchr(path, '/');
-	if (streq(last + 1, CONTROL))
+	if (streq(last + 1, CONTROL) || streq(last + 1, DAEMON))
 		*last = '\0';
 	return xasprintf("/sys/fs/cgroup%s", path);
 }
@@ -39,18 +41,19 @@ static bool goes_on(void)
 	switch (unit_job()) {
 	case UNIT_JOB_RESTART:
 		return true;
-	case UNIT_JOB_OTHER:
+	case UNIT_JOB_STOP:
 		return false;
 	case UNIT_JOB_UNKNOWN:
 	case UNIT_JOB_NONE:
+	case UNIT_JOB_OTHER:
 	default:
 		/* What failed by itself is started again by Restart=. */
 		return result && !streq(result, "success");
 	}
 }
 
-/* How many are left after at most that time. */
-static int end_them(const char *cgroup, int signal, unsigned msec)
+/* How many are left after at most that time. variable: see cgroup_signal_members(). */
+static int end_them(const char *cgroup, const char *variable, int signal, unsigned msec)
 {
 	const struct timespec step = {.tv_nsec = STEP_MSEC * 1000000L};
 	int n = 0;
@@ -58,10 +61,22 @@ static int end_them(const char *cgroup, int signal, unsigned msec)
 	for (unsigned waited = 0; waited <= msec; waited += STEP_MSEC) {
 		/* Whoever was forked meanwhile is told to end too; for SIGTERM once is enough. */
 		n = cgroup_signal_members(
-			cgroup, CONTROL, waited == 0 || signal == SIGKILL ? signal : 0);
+			cgroup, CONTROL, variable, waited == 0 || signal == SIGKILL ? signal : 0);
 		if (n <= 0)
 			break;
 		(void)nanosleep(&step, NULL);
+	}
+	return n;
+}
+
+/* Politely, then not. How many are left, or -errno. */
+static int end_all(const char *cgroup, const char *variable)
+{
+	int n = cgroup ? end_them(cgroup, variable, SIGTERM, TERM_MSEC) : -ENOENT;
+
+	if (n > 0) {
+		log_warning("%d processes of workers that were left do not end, and are killed", n);
+		n = end_them(cgroup, variable, SIGKILL, KILL_MSEC);
 	}
 	return n;
 }
@@ -78,11 +93,7 @@ int unit_reap(void)
 	if (goes_on())
 		return EXIT_SUCCESS;
 	cgroup = cgroup_of_unit();
-	n = cgroup ? end_them(cgroup, SIGTERM, TERM_MSEC) : -ENOENT;
-	if (n > 0) {
-		log_warning("%d processes of workers that were left do not end, and are killed", n);
-		n = end_them(cgroup, SIGKILL, KILL_MSEC);
-	}
+	n = end_all(cgroup, NULL);
 	if (n == 0)
 		return EXIT_SUCCESS;
 	if (n < 0)
@@ -90,4 +101,20 @@ int unit_reap(void)
 	else
 		log_error("%d processes of workers cannot be ended", n);
 	return EXIT_FAILURE;
+}
+
+void unit_end_leftovers(void)
+{
+	/* Only workers: who else is there may belong to a command before us. */
+	static const char variable[] = "TENURE_SERVICE";
+	_cleanup_free_ char *cgroup = unit_is_main_process() ? cgroup_of_unit() : NULL;
+	int n = cgroup ? cgroup_signal_members(cgroup, CONTROL, variable, 0) : 0;
+
+	if (n <= 0)
+		return;
+	log_warning(
+		"%d processes of workers are left of an earlier daemon, and systemd has not kept "
+		"its sockets; they are ended",
+		n);
+	(void)end_all(cgroup, variable);
 }

@@ -2,6 +2,7 @@
 """The daemon as a unit. What the integration tests do with a daemon can be done with it too."""
 
 import json
+import re
 import signal
 import time
 from pathlib import Path
@@ -58,6 +59,16 @@ class Unit(Daemon):
     def processes(self):
         return machine.processes(self.unit)
 
+    @property
+    def cgroup(self):
+        """Its folder; None while the unit has none."""
+        return machine.control_group(self.unit)
+
+    def unix_paths(self):
+        """Where its configuration has it listen."""
+        text = self.config_path.read_text() if self.config_path.exists() else ""
+        return [Path(path) for path in re.findall(r"unix:(/[^\"', }]+)", text)]
+
     # ---- as a program ----
 
     @property
@@ -80,9 +91,10 @@ class Unit(Daemon):
 
     def stop(self, timeout=60.0):
         """It ends well, and nothing is left of it."""
-        before = self.processes()
+        before, cgroup = self.processes(), self.cgroup
         self.systemctl("stop", timeout=timeout)
         self.check_end(before)
+        assert not cgroup or not cgroup.exists(), f"left behind: {cgroup}"
 
     def check_end(self, below=()):
         assert self.show("ActiveState") == "inactive", self.systemctl("status", check=None).stdout
@@ -91,7 +103,8 @@ class Unit(Daemon):
         assert not self.processes()
         assert not SANITIZER.search(self.log), self.log
         assert self.show("NFileDescriptorStore") == "0"
-        assert not self.socket_path.exists()
+        left = [path for path in [self.socket_path, *self.unix_paths()] if path.exists()]
+        assert not left, f"left behind: {left}"
 
     def kill(self):
         self.systemctl("stop", check=None)
