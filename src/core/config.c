@@ -181,6 +181,7 @@ int service_config_init(struct service_config *s, const char *name)
 		.output = OUTPUT_TEE,
 		.autostart = true,
 	};
+	resources_init(&s->resources);
 	s->name = strdup(name);
 	s->ready.path = strdup("/");
 	if (!s->name || !s->ready.path) {

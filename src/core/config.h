@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/util.h"
 #include "core/cpu_set.h"
+#include "core/resources.h"
 #include "core/socket_options.h"
 
 enum {
@@ -167,6 +168,7 @@ enum service_section {
 	SECTION_WORKERS = 1 << 8,
 	SECTION_RECYCLE = 1 << 9,
 	SECTION_CPU_AFFINITY = 1 << 10,
+	SECTION_RESOURCES = 1 << 11,
 };
 
 struct service_config {
@@ -196,6 +198,8 @@ struct service_config {
 	enum cpu_affinity cpu_affinity;
 	struct config_place cpu_affinity_place;
 	struct cpu_set cpus; /* CPU_AFFINITY_SET */
+	struct resource_config resources;
+	struct config_place resources_place;
 	struct limit_config *limits;
 	size_t n_limits;
 	enum output_kind output; /* default OUTPUT_TEE */
@@ -268,6 +272,10 @@ static inline void config_free_p(struct config **c)
  * overlaps between services. n_cpus: what `workers: auto` means. All problems are added at once.
  * Returns 0 or -ENOMEM; the caller looks at problems->n_errors. */
 int config_resolve(struct config *c, unsigned n_cpus, struct config_problems *problems);
+
+/* resources.c: what of its resources cannot be, or has no effect. Part of config_resolve(). */
+void resources_check(const struct service_config *s, struct config_place place,
+	struct config_problems *problems);
 
 /* Warn about each service whose workers would run as root: `user: root`, or no user when the daemon
  * itself is root. */

@@ -343,6 +343,15 @@ static int check_recycle(struct resolve *r)
 	return 0;
 }
 
+static int check_resources(struct resolve *r)
+{
+	const struct service_config *s = r->s;
+
+	if (!(s->broken & (SECTION_WORKERS | SECTION_RECYCLE | SECTION_RESOURCES)))
+		resources_check(s, config_place_or(s->resources_place, s->place), r->problems);
+	return 0;
+}
+
 static int check_cpu_affinity(struct resolve *r)
 {
 	const struct service_config *s = r->s;
@@ -412,6 +421,7 @@ static int (*const service_steps[])(struct resolve *) = {
 	check_restart,
 	check_recycle,
 	check_cpu_affinity,
+	check_resources,
 };
 
 static void check_duplicates(const struct config *c, struct config_problems *problems)

@@ -249,6 +249,7 @@ int plan_snapshot_differs(
 	reason_if(&found, a->handoff != b->handoff, "handoff");
 	reason_if(&found, a->watchdog_usec != b->watchdog_usec, "watchdog");
 	reason_if(&found, !limits_equal(a, b), "limits");
+	reason_if(&found, !resources_equal(&a->resources, &b->resources), "resources");
 	reason_if(&found,
 		a->cpu_affinity != b->cpu_affinity ||
 			memcmp(&a->cpus, &b->cpus, sizeof(a->cpus)) != 0,

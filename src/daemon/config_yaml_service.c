@@ -319,6 +319,50 @@ static int read_cpu_affinity(
 	return read_cpus(r, key, value, &s->cpus);
 }
 
+/* --- resources ------------------------------------------------------------ */
+
+/* "150%": of one CPU, so that 100% is no limit. */
+static int read_cpu_quota(
+	struct reader *r, const struct key *key, const struct node *value, void *target)
+{
+	const char *text = node_text(r, key->name, value);
+	_cleanup_free_ char *digits = text ? strdup(text) : NULL;
+	unsigned percent = 0;
+	size_t n;
+
+	if (!digits)
+		return text ? -ENOMEM : 0;
+	n = strlen(digits);
+	if (n > 0 && digits[n - 1] == '%') {
+		digits[n - 1] = '\0';
+		/* The kernel gives no less than a millisecond at a time. */
+		if (parse_uint(digits, 1, 100 * CPU_SET_MAX, &percent) >= 0) {
+			*(unsigned *)target = percent * (SHARE_MAX / 100);
+			return 0;
+		}
+	}
+	error_at(r, value,
+		"%s: \"%s\" is not a whole number of percent of one CPU from 1%% to %d%%, such as "
+		"50%% or 200%%",
+		key->name, text, 100 * CPU_SET_MAX);
+	return 0;
+}
+
+#define AT(field) offsetof(struct resource_config, field)
+#define MEMORY .min = UINT64_C(1) << 20, .max = UINT64_C(1) << 50
+static const struct key resource_keys[] = {
+	KEY("memory_high", KEY_SIZE, memory_high, MEMORY),
+	KEY("memory_max", KEY_SIZE, memory_max, MEMORY),
+	KEY("memory_swap_max", KEY_SIZE, memory_swap_max, .max = UINT64_C(1) << 50),
+	KEY("cpu_weight", KEY_NUMBER, cpu_weight, .min = 1, .max = 10000),
+	KEY("cpu_quota", KEY_CUSTOM, cpu_quota, .read = read_cpu_quota),
+	KEY("tasks_max", KEY_NUMBER, tasks_max, .min = 1, .max = 4194304),
+	KEY("io_weight", KEY_NUMBER, io_weight, .min = 1, .max = 10000),
+};
+#undef AT
+
+static const struct key_table resource_table = KEY_TABLE("resources", resource_keys);
+
 /* --- the rest ------------------------------------------------------------- */
 
 static int read_watchdog(
@@ -444,6 +488,8 @@ static const struct key service_keys[] = {
 	KEY_WHOLE("cpu_affinity", KEY_CUSTOM, .place = AT(cpu_affinity_place),
 		.read = read_cpu_affinity, .section = SECTION_CPU_AFFINITY),
 	KEY_WHOLE("limits", KEY_CUSTOM, .read = read_limits),
+	KEY("resources", KEY_SECTION, resources, .place = AT(resources_place),
+		.table = &resource_table, .section = SECTION_RESOURCES),
 	KEY_WHOLE("output", KEY_CUSTOM, .set = AT(output_set), .read = read_output),
 	KEY("autostart", KEY_BOOL, autostart),
 };

@@ -4,6 +4,7 @@
 #include <locale.h>
 #include <sys/prctl.h>
 
+#include "daemon/cgroup.h"
 #include "daemon/config_yaml.h"
 #include "daemon/keeper.h"
 #include "daemon/listener_inherit.h"
@@ -125,6 +126,7 @@ static int check(int argc, char *argv[])
 	if (status != EXIT_SUCCESS)
 		return status;
 	listener_options_check(c, &problems);
+	cgroups_check_config(c, &problems);
 	print_problems(&problems);
 	config_problems_done(&problems);
 	n = c->n_services;

@@ -11,6 +11,7 @@
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
+#include "daemon/cgroup.h"
 #include "daemon/connections.h"
 #include "daemon/fault.h"
 #include "daemon/keeper.h"
@@ -223,6 +224,7 @@ static int on_resteer(sd_event_source *source, uint64_t usec, void *userdata)
 	(void)usec;
 	for (size_t i = 0; i < m->n_services; i++)
 		manager_service_tend(m->services[i]);
+	cgroups_sweep(m, false);
 	state_save_later(m);
 	/* Orphans whose signal came while a worker's corpse was before them. */
 	(void)on_child(NULL, NULL, m);
@@ -257,6 +259,7 @@ static int on_tidy(sd_event_source *source, void *userdata)
 	}
 	if (m->stopping && all_gone) {
 		strays_end(m);
+		cgroups_sweep(m, true);
 		return sd_event_exit(m->event, m->exit_status);
 	}
 	return 0;
@@ -501,6 +504,7 @@ static int set_up(struct manager *m, struct error *ret_error)
 			    "listeners have one queue each, which "
 			    "both generations share",
 			strerror(-r));
+	cgroups_new(m);
 	r = open_store(m, ret_error);
 	if (r >= 0)
 		r = make_services(m, ret_error);
@@ -547,6 +551,7 @@ struct manager *manager_free(struct manager *m)
 	for (size_t i = 0; i < m->n_services; i++)
 		manager_service_free(m->services[i]);
 	free(m->services);
+	m->cgroups = cgroups_free(m->cgroups);
 	blind_free(m->blind);
 	connections_counter_free(m->counter);
 	if (m->control) {

@@ -32,6 +32,8 @@ struct connection_counter;
 struct list_call;    /* control_list.c */
 struct memory_watch; /* memory.c */
 struct verify;
+struct cgroups; /* cgroup.h */
+struct generation_cgroup;
 
 /* sd-event: a message must be matched to its worker before its exit is handled, and both before
  * timers and requests. */
@@ -54,6 +56,7 @@ struct manager_generation {
 	uint64_t listeners; /* mask */
 	char *requested_by;
 	uint64_t started_usec, serving_usec; /* CLOCK_REALTIME */
+	struct generation_cgroup *cgroup;    /* NULL: none */
 };
 
 struct follower; /* a control call that waits for something of a service: follow.h */
@@ -176,10 +179,11 @@ struct manager {
 	char instance[33];     /* in the environment of workers where there is a keeper; "": none */
 	struct reexec *reexec; /* under way: reexec.h; NULL */
 	struct reexec_loaded *reexec_loaded; /* from the image before us; NULL */
-	char *const *argv;   /* the command line, for that. Borrowed; NULL: not to be had */
-	bool trial;	     /* only to see whether all can be restored: nothing is touched */
-	bool restored;	     /* there may be processes of an earlier daemon */
-	struct blind *blind; /* what an earlier daemon left, and nobody knows; NULL: nothing */
+	char *const *argv;	 /* the command line, for that. Borrowed; NULL: not to be had */
+	bool trial;		 /* only to see whether all can be restored: nothing is touched */
+	bool restored;		 /* there may be processes of an earlier daemon */
+	struct cgroups *cgroups; /* NULL: process groups have to do */
+	struct blind *blind;	 /* what an earlier daemon left, and nobody knows; NULL: nothing */
 	sd_event_source *steer_timer; /* programs are attached again once a minute */
 	sd_event_source *tidy;	      /* deferred: forget what has stopped */
 	const char

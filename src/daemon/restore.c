@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 
+#include "daemon/cgroup.h"
 #include "daemon/fault.h"
 #include "daemon/log.h"
 #include "daemon/reexec.h"
@@ -258,6 +259,7 @@ void restore_resume(struct manager *m)
 		finish_idle(s);
 	}
 	strays = strays_kill_orphaned(m);
+	cgroups_sweep(m, !m->blind);
 	log_notice("went on with %u workers of %zu services that an earlier daemon had started%s",
 		count_workers(m), m->n_services,
 		strays > 0 ? "; killed what it had left behind" : "");

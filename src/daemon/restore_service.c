@@ -4,6 +4,7 @@
 #include <fcntl.h>
 
 #include "base/parse.h"
+#include "daemon/cgroup.h"
 #include "daemon/log.h"
 #include "daemon/restore.h"
 #include "daemon/state_save.h"
@@ -179,6 +180,7 @@ static int load_generation(struct manager_service *s, unsigned number, const jso
 	if (!g->workers)
 		return -ENOMEM;
 	g->n_workers = core->n_workers;
+	generation_cgroup_restore(s, g, json_string_value(json_object_get(value, "cgroup")));
 	r = state_load_text(json_object_get(value, "requested_by"), &g->requested_by);
 	if (r >= 0)
 		r = state_generation_is_saved(s, number, core->n_workers);

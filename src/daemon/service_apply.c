@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Effects meet the world: the one exhaustive switch. An effect never calls back into the core; what
  * goes wrong becomes an event that is handled when the present one is done. */
+#include "daemon/cgroup.h"
 #include "daemon/connections.h"
 #include "daemon/fault.h"
 #include "daemon/log.h"
@@ -224,14 +225,22 @@ static void apply_count_connections(struct manager_service *s, const struct effe
  * these are not used again. */
 static void apply_release_lane(struct manager_service *s, const struct effect *e)
 {
+	const struct manager_generation *g = manager_service_generation(s, e->generation);
 	unsigned n = strays_kill(s->manager, s->name, e->generation);
+	bool populated = g && generation_cgroup_is_populated(g);
 
-	if (n == 0)
+	if (n == 0 && !populated)
 		return;
-	manager_report(s->manager, s, e->generation, NO_WORKER, LOG_WARNING, "strays-killed",
-		"%s: generation %u left %u processes behind, killed; its sockets are replaced "
-		"before they are used again",
-		s->name, e->generation, n);
+	if (n > 0)
+		manager_report(s->manager, s, e->generation, NO_WORKER, LOG_WARNING,
+			"strays-killed",
+			"%s: generation %u left %u processes behind, killed; its sockets are "
+			"replaced before they are used again",
+			s->name, e->generation, n);
+	else
+		log_warning("%s: processes that generation %u has left do not end; its sockets are "
+			    "replaced before they are used again",
+			s->name, e->generation);
 	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
 		if (s->listeners[id])
 			listener_taint_lane(s->listeners[id], e->value);
@@ -349,8 +358,7 @@ static void apply(struct manager_service *s, const struct effect *e, struct roun
 		verify_stop(s);
 		break;
 	case EFFECT_END_REST:
-		queue_event(s,
-			(struct service_event){.kind = EVENT_EMPTY, .generation = e->generation});
+		generation_cgroup_end(s, e->generation);
 		break;
 	case EFFECT_RELEASE_LANE:
 		apply_release_lane(s, e);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What people ask of a service: start, upgrade, rollback, scale, stop. Everything that can fail is
  * done before anything is changed. */
+#include "daemon/cgroup.h"
 #include "daemon/connections.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
@@ -96,6 +97,7 @@ struct manager_generation *manager_generation_free(struct manager_generation *g)
 	 * left. */
 	for (unsigned k = 0; k < g->n_workers; k++)
 		g->workers[k] = worker_process_free(g->workers[k]);
+	generation_cgroup_free(g->cgroup);
 	free(g->workers);
 	free(g->requested_by);
 	snapshot_unref(g->snapshot);
@@ -207,6 +209,7 @@ static void fill_policy(const struct manager_service *s, const struct service_co
 				p->per_worker &= c->listeners[i].sockets == SOCKETS_PER_WORKER;
 	}
 	p->per_worker &= p->steered;
+	p->contained = s->manager->cgroups != NULL;
 	if (s->scaled > 0)
 		p->workers = s->scaled;
 }
@@ -250,6 +253,7 @@ static int add_generation(struct manager_service *s, unsigned number, struct sna
 	g->requested_by = strdup(requested_by ? requested_by : "");
 	g->started_usec = realtime_now();
 	s->generations[s->n_generations++] = g;
+	generation_cgroup_make(s, g);
 	return 0;
 }
 

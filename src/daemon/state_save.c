@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 
+#include "daemon/cgroup.h"
 #include "daemon/fault.h"
 #include "daemon/listener_inherit.h"
 #include "daemon/log.h"
@@ -260,8 +261,9 @@ static void save_generation(struct manager_service *s, const struct generation *
 		before->serving_usec = real->serving_usec;
 		memcpy(&before->head, g, sizeof(*g));
 		store_set(s->manager->store, key_of(s, key, 'g', g->number),
-			json_pack("{s:o, s:o, s:o, s:o, s:o}", "core",
-				state_save(&state_table_generation, g), "snapshot",
+			json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "core",
+				state_save(&state_table_generation, g), "cgroup",
+				state_save_text(generation_cgroup_name(real)), "snapshot",
 				number(save_snapshot(s, real->snapshot)), "requested_by",
 				state_save_text(real->requested_by), "started",
 				number(real->started_usec), "serving", number(real->serving_usec)));
@@ -409,7 +411,7 @@ static void save_meta(struct manager_service *s)
 
 	snprintf(key, sizeof(key), "s/%s/meta", s->name);
 	store_set(s->manager->store, key,
-		json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:b}", "config",
+		json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:b}", "config",
 			save_config(s->config), "before", save_config(s->config_before), "scaled",
 			number(s->scaled), "queued", save_queued(s), "history", save_history(s),
 			"failure", state_save(&state_table_failure, &s->failure), "start_again",

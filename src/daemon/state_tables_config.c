@@ -199,6 +199,20 @@ static const struct state_field limit_fields[] = {
 #undef TYPE
 static const struct state_table limit_table = STATE_TABLE(struct limit_config, limit_fields);
 
+#define TYPE struct resource_config
+static const struct state_field resources_fields[] = {
+	FIELD(U64, memory_high),
+	FIELD(U64, memory_max),
+	FIELD(U64, memory_swap_max),
+	FIELD(UNSIGNED, cpu_weight),
+	FIELD(UNSIGNED, cpu_quota),
+	FIELD(UNSIGNED, tasks_max),
+	FIELD(UNSIGNED, io_weight),
+};
+#undef TYPE
+static const struct state_table resources_table =
+	STATE_TABLE(struct resource_config, resources_fields);
+
 #define TYPE struct env_file
 static const struct state_field env_file_fields[] = {
 	FIELD(TEXT, path),
@@ -239,6 +253,8 @@ static const struct state_field service_fields[] = {
 	FIELD(UNSIGNED, cpu_affinity, .max = CPU_AFFINITY_SET),
 	FIELD(NOT_SAVED, cpu_affinity_place),
 	FIELD(BYTES, cpus),
+	FIELD(STRUCT, resources, .table = &resources_table),
+	FIELD(NOT_SAVED, resources_place),
 	FIELD(LIST, limits, COUNT(n_limits), .table = &limit_table, .max = 1024),
 	FIELD(NOT_SAVED, n_limits),
 	FIELD(UNSIGNED, output, .max = OUTPUT_INHERIT),
@@ -273,6 +289,6 @@ static const struct state_field config_fields[] = {
 const struct state_table state_table_config = STATE_TABLE(struct config, config_fields);
 
 const struct state_table *const state_tables_config[] = {&state_table_address, &option_table,
-	&group_table, &state_table_socket_options, &state_table_listener_config, &ready_table,
-	&verify_table, &upgrade_table, &recycle_table, &restart_table, &limit_table,
+	&group_table, &state_table_socket_options, &state_table_listener_config, &resources_table,
+	&ready_table, &verify_table, &upgrade_table, &recycle_table, &restart_table, &limit_table,
 	&env_file_table, &state_table_service_config, &control_table, &state_table_config, NULL};

@@ -112,6 +112,7 @@ static const struct state_field process_fields[] = {
 	FIELD(U64, ready_told_usec),
 	FIELD(INT, exit_code),
 	FIELD(INT, exit_status),
+	FIELD(BOOL, short_of_memory),
 	FIELD(BOOL, bound),
 	FIELD(BYTES, cpus),
 	FIELD(UNSIGNED, restarts),

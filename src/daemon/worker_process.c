@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "daemon/cgroup.h"
 #include "daemon/log.h"
 #include "daemon/output.h"
 #include "daemon/fault.h"
@@ -152,6 +153,7 @@ void worker_process_kill(struct worker_process *p)
 	(void)spawn_signal(p->pidfd, SIGKILL);
 	for (size_t i = 0; i < n; i++)
 		(void)kill(pids[i], SIGKILL);
+	generation_cgroup_kill(manager_service_generation(p->service, p->generation), p->index);
 }
 
 char *worker_exit_to_string(int code, int status)
@@ -169,6 +171,9 @@ char *worker_process_describe_exit(const struct worker_process *p)
 {
 	if (p->exit_code == 0)
 		return p->pid ? strdup("running") : NULL;
+	if (p->short_of_memory)
+		return strdup("killed by the kernel for want of memory (signal 9); see memory_max "
+			      "of its service and of the unit");
 	return worker_exit_to_string(p->exit_code, p->exit_status);
 }
 
@@ -264,6 +269,9 @@ void worker_process_ended(struct worker_process *p, int code, int status)
 	signal_group(p, SIGKILL);
 	p->exit_code = code;
 	p->exit_status = status;
+	p->short_of_memory =
+		code == CLD_KILLED && status == SIGKILL &&
+		generation_cgroup_was_short(manager_service_generation(p->service, p->generation));
 	p->exit_source = source_drop(p->exit_source);
 	manager_service_note_trouble(p->service, p, p->generation, p->index, NULL);
 	forget_process(p);
@@ -591,7 +599,7 @@ int worker_process_spawn(
 	/* If we are killed now, the next one looks for a process with this notify socket. */
 	state_save_service(p->service);
 	fault_point("spawn");
-	r = spawn_process(
+	r = generation_cgroup_spawn(g, p->index,
 		&(struct spawn_request){
 			.argv = snap->argv,
 			.path = snap->executable,
@@ -610,7 +618,6 @@ int worker_process_spawn(
 			.limits = snap->limits,
 			.n_limits = snap->n_limits,
 			.cpus = p->bound ? &cpus : NULL,
-			.cgroup_fd = -1,
 		},
 		&result);
 	if (r < 0)

@@ -39,6 +39,7 @@ struct worker_process {
 	uint64_t ready_told_usec;   /* the process spawned then was reported ready */
 	int exit_code, exit_status; /* of the last process: CLD_* and status, as siginfo_t;
 				       exit_code 0: none yet */
+	bool short_of_memory;	    /* the kernel ended it for want of memory */
 	bool bound;		    /* by cpu_affinity, when it was spawned */
 	struct cpu_set cpus;
 	unsigned restarts;
