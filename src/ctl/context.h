@@ -16,18 +16,32 @@ struct context {
 /* How long the daemon may think about a call that answers at once. */
 #define CONTEXT_ANSWER_USEC (30 * USEC_PER_SEC)
 
+/* A daemon that dies while it is asked is waited for: where a keeper is, the next one goes on with
+ * its work and knows what was asked for. So long at most, and tried so often. */
+#define CONTEXT_RETURN_USEC (10 * USEC_PER_SEC)
+#define CONTEXT_RETURN_EVERY_USEC (50 * USEC_PER_MSEC)
+
 /* Everything here that can fail says so to the user, and returns an exit code: EXIT_DONE or why. */
 
 /* Connect to the daemon. */
 int context_connect(struct context *context, struct client *ret);
-/* Call a method (without its interface) on a connection of its own and wait for the one reply.
- * parameters is consumed always; NULL: out of memory. service: whom an error is about, or NULL.
- * *ret (may be NULL): the reply's parameters, the caller's. */
+/* Call a method (without its interface) on a connection of its own and wait for the one reply, of
+ * the next daemon if need be. parameters is consumed always; NULL: out of memory. service: whom an
+ * error is about, or NULL. *ret (may be NULL): the reply's parameters, the caller's. */
 int context_call_take(struct context *context, const char *method, json_t *parameters,
 	const char *service, json_t **ret);
 /* Say that a call or connection failed with -errno r while what was going on. */
 int context_lost(struct context *context, const char *what, int r);
 int context_out_of_memory(struct context *context);
+
+/* Did the daemon go away, of what client_take() and others return? */
+bool context_is_gone(int r);
+/* Nobody came back in time. Says so; the exit code. */
+int context_not_back(struct context *context, const char *what);
+/* Give a change a name by which it can be asked for again. 0 or -ENOMEM; -errno. */
+int context_name_request(json_t *parameters);
+/* From now on it is asked for again. */
+int context_ask_again(json_t *parameters);
 
 /* Block SIGINT and SIGTERM and have them readable instead: a descriptor, or -errno. */
 int context_signals(void);

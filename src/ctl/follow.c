@@ -15,8 +15,10 @@
 struct pursuit {
 	struct client client;
 	bool running;
-	int code; /* exit code, once it is not running */
-	int lost; /* -errno when the connection broke */
+	uint64_t gone_usec; /* since when there is no daemon that answers; 0: there is one */
+	uint64_t next_usec; /* when the next one is looked for */
+	int code;	    /* exit code, once it is not running */
+	int lost;	    /* -errno when the connection broke */
 	/* The error, said when the live display is at its end. */
 	struct varlink_reply failure;
 };
@@ -121,6 +123,8 @@ static void say_failure(struct chase *c, size_t i)
 	if (p->failure.error)
 		problem_report(
 			&c->context->output, service, p->failure.error, p->failure.parameters);
+	else if (context_is_gone(p->lost))
+		p->code = context_not_back(c->context, service ? service : c->follow->noun);
 	else if (p->lost < 0)
 		p->code = context_lost(c->context, service ? service : c->follow->noun, p->lost);
 }
@@ -129,6 +133,7 @@ static void take_reply(struct chase *c, size_t i, struct varlink_reply *reply)
 {
 	const json_t *told = json_object_get(reply->parameters, "progress");
 
+	c->pursuits[i].gone_usec = 0;
 	if (reply->error) {
 		c->pursuits[i].failure = *reply;
 		*reply = (struct varlink_reply){0};
@@ -146,9 +151,44 @@ static void take_reply(struct chase *c, size_t i, struct varlink_reply *reply)
 		c->follow->answer(c->context, reply->parameters);
 }
 
+static void give_up(struct chase *c, size_t i, int r)
+{
+	c->pursuits[i].lost = r;
+	end_pursuit(c, i, EXIT_FAILED);
+	if (!c->progress.live)
+		say_failure(c, i);
+}
+
+/* What goes on is told by whoever goes on with it. */
+static void lose(struct chase *c, size_t i)
+{
+	_cleanup_json_ json_t *told = NULL;
+	struct pursuit *p = &c->pursuits[i];
+
+	client_done(&p->client);
+	p->next_usec = text_monotonic_usec() + CONTEXT_RETURN_EVERY_USEC;
+	if (p->gone_usec != 0)
+		return;
+	p->gone_usec = text_monotonic_usec();
+	told = json_pack("{s:s, s:n, s:b, s:n}", "message",
+		"tenured is gone; waiting for the next one", "rollout", "done", 0, "generation");
+	if (told)
+		progress_tell(&c->progress, i, told);
+}
+
+static int send_call(struct chase *c, size_t i)
+{
+	const struct follow *f = c->follow;
+	_cleanup_free_ char *name = xasprintf(CLIENT_INTERFACE "%s", f->method);
+
+	return name ? client_send(&c->pursuits[i].client, name, f->calls[i].parameters, true,
+			      CONTEXT_ANSWER_USEC)
+		    : -ENOMEM;
+}
+
 static void take_replies(struct chase *c, size_t i)
 {
-	while (c->pursuits[i].running) {
+	while (c->pursuits[i].running && c->pursuits[i].client.fd >= 0) {
 		_cleanup_varlink_reply_ struct varlink_reply reply = {0};
 		int r = client_take(&c->pursuits[i].client, &reply);
 
@@ -158,11 +198,39 @@ static void take_replies(struct chase *c, size_t i)
 			take_reply(c, i, &reply);
 			continue;
 		}
-		c->pursuits[i].lost = r;
-		end_pursuit(c, i, EXIT_FAILED);
-		if (!c->progress.live)
-			say_failure(c, i);
+		if (context_is_gone(r)) {
+			lose(c, i);
+			return;
+		}
+		give_up(c, i, r);
 	}
+}
+
+/* Is there another daemon? It is asked again for the same. */
+static void seek(struct chase *c, size_t i)
+{
+	const struct follow *f = c->follow;
+	struct pursuit *p = &c->pursuits[i];
+	int r;
+
+	if (!p->running || p->gone_usec == 0)
+		return;
+	if (text_monotonic_usec() >= p->gone_usec + CONTEXT_RETURN_USEC) {
+		give_up(c, i, -ECONNRESET);
+		return;
+	}
+	if (p->client.fd >= 0 || text_monotonic_usec() < p->next_usec)
+		return;
+	p->next_usec = text_monotonic_usec() + CONTEXT_RETURN_EVERY_USEC;
+	if (client_connect(c->context->socket, &p->client) < 0)
+		return;
+	r = context_ask_again(f->calls[i].parameters);
+	if (r >= 0)
+		r = send_call(c, i);
+	if (context_is_gone(r))
+		lose(c, i);
+	else if (r < 0)
+		give_up(c, i, r);
 }
 
 static bool is_running(const struct chase *c)
@@ -240,6 +308,9 @@ static int poll_timeout_msec(const struct chase *c)
 		wait = c->deadline_usec > now ? c->deadline_usec - now : 0;
 	if (c->progress.live)
 		wait = MIN(wait, REDRAW_USEC);
+	for (size_t i = 0; i < c->follow->n_calls; i++)
+		if (c->pursuits[i].running && c->pursuits[i].gone_usec != 0)
+			wait = MIN(wait, CONTEXT_RETURN_EVERY_USEC);
 	return wait == USEC_INFINITY ? -1
 				     : (int)MIN((wait + USEC_PER_MSEC - 1) / USEC_PER_MSEC,
 					       (uint64_t)1000 * 1000);
@@ -258,8 +329,10 @@ static int watch(struct chase *c)
 		if (poll(c->polled, n + 1, poll_timeout_msec(c)) < 0 && errno != EINTR)
 			return -errno;
 		/* What has ended has ended, also if ^C came in the same moment. */
-		for (size_t i = 0; i < n; i++)
+		for (size_t i = 0; i < n; i++) {
 			take_replies(c, i);
+			seek(c, i);
+		}
 		take_signals(c);
 		if (is_running(c) && text_monotonic_usec() >= c->deadline_usec)
 			leave(c, EXIT_TIMED_OUT);
@@ -271,22 +344,20 @@ static int watch(struct chase *c)
 static int begin(struct chase *c)
 {
 	const struct follow *f = c->follow;
-	_cleanup_free_ char *name = xasprintf(CLIENT_INTERFACE "%s", f->method);
 	int r;
 
-	if (!name)
-		return context_out_of_memory(c->context);
 	for (size_t i = 0; i < f->n_calls; i++) {
 		struct pursuit *p = &c->pursuits[i];
 
 		r = context_connect(c->context, &p->client);
 		if (r != EXIT_DONE)
 			return r;
-		r = client_send(
-			&p->client, name, f->calls[i].parameters, true, CONTEXT_ANSWER_USEC);
-		if (r < 0)
-			return context_lost(c->context, f->method, r);
 		p->running = true;
+		r = send_call(c, i);
+		if (context_is_gone(r))
+			lose(c, i);
+		else if (r < 0)
+			return context_lost(c->context, f->method, r);
 	}
 	return EXIT_DONE;
 }
@@ -305,8 +376,9 @@ static int prepare(struct chase *c)
 	for (size_t i = 0; i < f->n_calls; i++) {
 		c->pursuits[i].client = CLIENT_NULL;
 		live = live && f->calls[i].service;
-		if (!f->calls[i].parameters)
-			return -ENOMEM;
+		r = f->calls[i].parameters ? context_name_request(f->calls[i].parameters) : -ENOMEM;
+		if (r < 0)
+			return r;
 	}
 	r = progress_init(&c->progress, &c->context->output, live, f->n_calls);
 	if (r < 0)

@@ -9,8 +9,6 @@
 
 /* An event may be lost between two daemons, or not be worth one: look again after that time. */
 #define LOOK_AGAIN_USEC USEC_PER_SEC
-/* Without a keeper nobody listens on the control socket of a dead daemon. */
-enum { COME_BACK_TRIES = 10, COME_BACK_MSEC = 100 };
 
 struct watch {
 	struct context *context;
@@ -124,7 +122,7 @@ static int watch_replies(struct watch *w, uint64_t until_usec,
 		r = client_take(&w->client, &reply);
 		if (r == 0)
 			return EXIT_DONE;
-		if ((r == -ECONNRESET || r == -EPIPE) && w->comes_back) {
+		if (context_is_gone(r) && w->comes_back) {
 			w->lost = true;
 			return EXIT_DONE;
 		}
@@ -144,13 +142,14 @@ static int watch_replies(struct watch *w, uint64_t until_usec,
 
 /* The daemon was killed. Where a keeper has the control socket, the next one answers there; what it
  * does not know is lost, what it knows is not. */
-static int come_back(struct watch *w, const char *service)
+static int come_back(struct watch *w, const char *what, const char *service, uint64_t until_usec)
 {
+	uint64_t until = MIN(text_monotonic_usec() + CONTEXT_RETURN_USEC, until_usec);
 	struct pollfd wait = {.fd = w->signal_fd, .events = POLLIN};
-	int r = -ECONNRESET;
+	int r;
 
 	client_done(&w->client);
-	for (unsigned i = 0; i < COME_BACK_TRIES; i++) {
+	do {
 		r = client_connect(w->context->socket, &w->client);
 		if (r >= 0) {
 			client_done(&w->client);
@@ -159,11 +158,11 @@ static int come_back(struct watch *w, const char *service)
 			return subscribe(w, service, true, w->sequence >= 0,
 				w->sequence >= 0 ? (uint64_t)w->sequence : 0);
 		}
-		(void)poll(&wait, 1, COME_BACK_MSEC);
+		(void)poll(&wait, 1, (int)(CONTEXT_RETURN_EVERY_USEC / USEC_PER_MSEC));
 		if (context_take_signal(w->signal_fd) > 0)
 			return EXIT_INTERRUPTED;
-	}
-	return context_lost(w->context, "events", -ECONNRESET);
+	} while (text_monotonic_usec() < until);
+	return context_not_back(w->context, what);
 }
 
 int verb_events(struct context *context)
@@ -184,7 +183,7 @@ int verb_events(struct context *context)
 	while (r == EXIT_DONE && !ended) {
 		r = watch_replies(&w, USEC_INFINITY, show_events, &ended);
 		if (w.lost)
-			r = come_back(&w, o->args ? o->args[0] : NULL);
+			r = come_back(&w, "events", o->args ? o->args[0] : NULL, USEC_INFINITY);
 	}
 	return r;
 }
@@ -239,6 +238,7 @@ int verb_wait(struct context *context)
 	int r;
 
 	w.signal_fd = context_signals();
+	w.comes_back = true;
 	/* Before the first look, so that what happens after it is told. */
 	r = subscribe(&w, NULL, true, false, 0);
 	while (r == EXIT_DONE) {
@@ -261,6 +261,8 @@ int verb_wait(struct context *context)
 		if (ended)
 			return context_lost(context, "wait", -ECONNRESET);
 		r = watch_replies(&w, MIN(deadline, now + LOOK_AGAIN_USEC), NULL, &ended);
+		if (r == EXIT_DONE && w.lost)
+			r = come_back(&w, "wait", NULL, deadline);
 	}
 	return r;
 }

@@ -214,6 +214,43 @@ const struct control_method *control_method_find(const char *name)
 	return NULL;
 }
 
+/* The caller does not know whether it was done. */
+static int ask_again(struct manager *m, const struct manager_service *s, struct control_call *call,
+	const struct asked **ret)
+{
+	*ret = s ? asked_find(s, m->request) : NULL;
+	/* Nobody has seen what an earlier daemon did if its state was not there. */
+	if (*ret || (m->restored && !m->blind))
+		return 0;
+	return control_call_failed(call,
+		"%s%sthe daemon was started anew and does not know whether that was done; see "
+		"`tenurectl status`",
+		s ? s->name : "", s ? ": " : "");
+}
+
+static int change(struct manager *m, struct manager_service *s, struct control_call *call,
+	const struct control_method *method, json_t *parameters)
+{
+	const json_t *request = json_object_get(parameters, "request");
+	const char *name = json_string_value(request);
+	const struct asked *asked = NULL;
+	int r = 0;
+
+	if (request && (!name || !*name || strlen(name) > ASKED_NAME_MAX))
+		return control_call_invalid_parameter(call, "request");
+	m->request = name;
+	if (json_is_true(json_object_get(parameters, "again"))) {
+		r = ask_again(m, s, call, &asked);
+		if (control_call_is_over(call))
+			goto out;
+	}
+	r = asked ? control_answer_asked(m, s, call, method, asked, parameters)
+		  : method->handler(m, s, call, parameters);
+out:
+	m->request = NULL;
+	return r;
+}
+
 int control_dispatch(
 	struct control_call *call, const char *method, json_t *parameters, void *userdata)
 {
@@ -234,5 +271,6 @@ int control_dispatch(
 		if (!s || (found->role == CONTROL_OPERATOR && s->removing))
 			return control_no_such_service(m, call, name);
 	}
-	return found->handler(m, s, call, parameters);
+	return found->role == CONTROL_OPERATOR ? change(m, s, call, found, parameters)
+					       : found->handler(m, s, call, parameters);
 }

@@ -352,13 +352,42 @@ static int method_stop(
 	return 0;
 }
 
-/* The service whose upgrade was asked for by a reload. before: its last generation until then. */
-static void follow_reloaded(
-	struct waiter *w, struct manager_service *s, unsigned before, bool queued_before)
+int control_answer_asked(struct manager *m, struct manager_service *s, struct control_call *call,
+	const struct control_method *method, const struct asked *asked, json_t *parameters)
 {
+	static const char *const answered_at_once[] = {"Promote", "Pause", "Abort"};
+	struct waiter *w;
+
+	log_notice("%s: %s asked for again by %s: it was done, or is under way", s->name,
+		method->name, control_call_peer_text(call));
+	for (size_t i = 0; i < ARRAY_SIZE(answered_at_once); i++)
+		if (streq(method->name, answered_at_once[i]))
+			return control_call_reply(call, NULL);
+	w = waiter_new(m, call, NULL);
+	waiter_follow_asked(w, s, asked, json_is_true(json_object_get(parameters, "waitDrain")));
+	waiter_end(w);
+	return 0;
+}
+
+/* What a service was before a reload. */
+struct reload_before {
+	const struct manager_service *s; /* only compared */
+	unsigned last_number;
+	const struct service_config *queued;
+	const struct asked *asked; /* by this very reload, before: it is not done again */
+};
+
+/* The service whose upgrade was asked for by a reload. */
+static void follow_reloaded(
+	struct waiter *w, struct manager_service *s, const struct reload_before *b)
+{
+	unsigned before = b->last_number;
+	bool queued_before = s->queued.config == b->queued;
 	_cleanup_free_ char *message = NULL;
 
-	if (s->core.last_number > before)
+	if (b->asked)
+		waiter_follow_asked(w, s, b->asked, false);
+	else if (s->core.last_number > before)
 		waiter_follow_generation(w, s, before + 1, false);
 	else if (s->queued.config && !queued_before)
 		waiter_follow_queued(w, s, false);
@@ -372,13 +401,6 @@ static void follow_reloaded(
 	}
 }
 
-/* What a service was before a reload. */
-struct reload_before {
-	const struct manager_service *s; /* only compared */
-	unsigned last_number;
-	const struct service_config *queued;
-};
-
 static struct reload_before *look_before(const struct manager *m)
 {
 	struct reload_before *list = calloc(m->n_services + 1, sizeof(*list));
@@ -386,16 +408,26 @@ static struct reload_before *look_before(const struct manager *m)
 	for (size_t i = 0; list && i < m->n_services; i++) {
 		const struct manager_service *s = m->services[i];
 
-		list[i] = (struct reload_before){s, s->core.last_number, s->queued.config};
+		list[i] = (struct reload_before){
+			s, s->core.last_number, s->queued.config, asked_find(s, m->request)};
 	}
 	return list;
+}
+
+static const struct reload_before *before_of(
+	const struct reload_before *list, const struct manager_service *s)
+{
+	static const struct reload_before none;
+
+	while (list->s && list->s != s)
+		list++;
+	return list->s ? list : &none;
 }
 
 static int reload_from(struct manager *m, struct control_call *call, struct config **config,
 	bool upgrade_all, const struct reload_before *before)
 {
 	_cleanup_error_ struct error error = ERROR_NULL;
-	const struct reload_before none = {0};
 	struct plan plan = {0};
 	struct waiter *w;
 	int r;
@@ -406,19 +438,20 @@ static int reload_from(struct manager *m, struct control_call *call, struct conf
 		plan_done(&plan);
 		return control_call_failed(call, "%s; nothing was changed", error_message(&error));
 	}
+	for (size_t i = 0; i < plan.n; i++) {
+		const struct manager_service *s = manager_find(m, plan.entries[i].service);
+
+		if (s && before_of(before, s)->asked)
+			plan.entries[i].action = PLAN_UPGRADE;
+	}
 	w = waiter_new(m, call, control_json_changes(&plan));
 	for (size_t i = 0; i < plan.n; i++) {
 		const struct plan_entry *e = &plan.entries[i];
 		struct manager_service *s = manager_find(m, e->service);
-		const struct reload_before *b = before;
 
-		while (b->s && b->s != s)
-			b++;
-		if (!b->s)
-			b = &none;
 		if (s && (e->action == PLAN_UPGRADE ||
 				 (e->action == PLAN_ADD && e->new_config->autostart)))
-			follow_reloaded(w, s, b->last_number, s->queued.config == b->queued);
+			follow_reloaded(w, s, before_of(before, s));
 	}
 	waiter_end(w);
 	plan_done(&plan);
@@ -426,7 +459,8 @@ static int reload_from(struct manager *m, struct control_call *call, struct conf
 }
 
 /* There is no file to read again: a reload is the wish for what is on disk now. */
-static int reload_without_file(struct manager *m, struct control_call *call)
+static int reload_without_file(
+	struct manager *m, struct control_call *call, const struct reload_before *before)
 {
 	struct request_options o = {.requested_by = control_call_peer_text(call)};
 	json_t *changes = json_array();
@@ -441,19 +475,18 @@ static int reload_without_file(struct manager *m, struct control_call *call)
 	for (size_t i = 0; i < m->n_services; i++) {
 		_cleanup_error_ struct error error = ERROR_NULL;
 		struct manager_service *s = m->services[i];
-		const struct service_config *queued = s->queued.config;
-		unsigned before = s->core.last_number;
+		const struct reload_before *b = before_of(before, s);
 		int r;
 
 		if (!s->core.wanted)
 			continue;
-		r = manager_service_upgrade(s, NULL, &o, &error);
+		r = b->asked ? 0 : manager_service_upgrade(s, NULL, &o, &error);
 		if (r < 0)
 			waiter_fail(w, "Failed",
 				json_pack("{s:o}", "message",
 					control_json_text(error_message(&error))));
 		else
-			follow_reloaded(w, s, before, s->queued.config == queued);
+			follow_reloaded(w, s, b);
 	}
 	waiter_end(w);
 	return 0;
@@ -472,7 +505,7 @@ static int method_reload(
 		return -ENOMEM;
 	if (!m->config_path) {
 		log_notice("reload asked for by %s", control_call_peer_text(call));
-		return reload_without_file(m, call);
+		return reload_without_file(m, call, before);
 	}
 	unit_reloading(m->unit);
 	if (manager_read_config(m, &config, &problems, &error) < 0) {

@@ -23,6 +23,10 @@ const struct control_method *control_methods(size_t i); /* NULL: there are no mo
 extern const struct control_method control_changes[];
 extern const size_t n_control_changes;
 
+/* control_change.c: this was asked for before, by that method: answer with what becomes of it. */
+int control_answer_asked(struct manager *m, struct manager_service *s, struct control_call *call,
+	const struct control_method *method, const struct asked *asked, json_t *parameters);
+
 /* Tell this call of events from now on, of that service or (NULL) all. 0 or -ENOMEM. */
 int control_subscribe(struct manager *m, struct control_call *call, const char *service);
 int control_no_such_service(struct manager *m, struct control_call *call, const char *name);

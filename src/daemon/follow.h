@@ -34,6 +34,9 @@ void waiter_follow_abort(struct waiter *w, struct manager_service *s, unsigned g
 void waiter_follow_queued(struct waiter *w, struct manager_service *s, bool wait_drain);
 /* The start that comes when the present stop is over. */
 void waiter_follow_start_again(struct waiter *w, struct manager_service *s);
+/* What was asked for under a name, whatever became of it meanwhile. */
+void waiter_follow_asked(
+	struct waiter *w, struct manager_service *s, const struct asked *a, bool wait_drain);
 void waiter_follow_stop(struct waiter *w, struct manager_service *s);
 void waiter_follow_scale(struct waiter *w, struct manager_service *s, unsigned workers);
 /* Something that is done already, in words. */

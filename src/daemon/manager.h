@@ -14,6 +14,7 @@
 #include "core/config.h"
 #include "core/plan.h"
 #include "core/service.h"
+#include "daemon/asked.h"
 #include "daemon/control_conn.h"
 #include "daemon/listener.h"
 #include "daemon/snapshot.h"
@@ -110,6 +111,7 @@ struct manager_service {
 	struct pending_upgrade queued;
 	struct history_entry history[HISTORY_MAX]; /* newest last */
 	size_t n_history;
+	struct asked asked[ASKED_MAX]; /* newest last */
 	struct failure failure;
 	struct failure trouble; /* the newest worker's failure: becomes failure when a rollout ends
 				   by it */
@@ -166,7 +168,8 @@ struct manager {
 	uint64_t next_sequence;
 	struct manager_event events[EVENTS_MAX]; /* ring: sequence % EVENTS_MAX */
 	struct event_subscriber *subscribers;
-	struct unit *unit; /* what systemd is told; NULL */
+	const char *request; /* the name of the call that is being handled; NULL: it has none */
+	struct unit *unit;   /* what systemd is told; NULL */
 	bool stopping;
 	bool detached; /* the loop ends, and everything is left to the next daemon */
 	int exit_status;
@@ -317,6 +320,9 @@ void manager_service_note_trouble(struct manager_service *s, const struct worker
 /* The same of a check of a whole generation. Takes the texts, each of which may be NULL. */
 void manager_service_note_check(struct manager_service *s, unsigned generation, char *reason_take,
 	char *status_take, char *output_take);
+/* Ends of rollouts and generations that the earlier daemon came to and did not tell to the history.
+ */
+void manager_service_mend_outcome(struct manager_service *s);
 void failure_done(struct failure *f);
 
 /* follow.c: control calls that wait */

@@ -147,7 +147,8 @@ static void do_entry(struct manager *m, const struct plan_entry *entry, const ch
 	struct request_options o = {.requested_by = requested_by};
 	int r = 0;
 
-	if (!s)
+	/* Asked for again: this part of it was done. */
+	if (!s || asked_find(s, m->request))
 		return;
 	switch (entry->action) {
 	case PLAN_NONE:

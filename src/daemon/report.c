@@ -83,6 +83,7 @@ void manager_service_note_trouble(struct manager_service *s, const struct worker
 		.status = p ? worker_process_describe_exit(p) : NULL,
 		.output = p && p->output ? output_tail(p->output, FAILURE_TAIL_LINES) : NULL,
 		.at_usec = realtime_now()};
+	s->changed = true;
 }
 
 void manager_service_note_check(struct manager_service *s, unsigned generation, char *reason_take,
@@ -95,6 +96,7 @@ void manager_service_note_check(struct manager_service *s, unsigned generation, 
 		.status = status_take,
 		.output = output_take,
 		.at_usec = realtime_now()};
+	s->changed = true;
 }
 
 static bool is_failure(enum reason r)
@@ -270,6 +272,25 @@ static void record(struct manager_service *s, const struct effect *e)
 	default:
 		break;
 	}
+}
+
+void manager_service_mend_outcome(struct manager_service *s)
+{
+	const struct rollout *r = &s->core.rollout;
+	const struct history_entry *h = find_history(s, r->to);
+	const struct effect e = {.kind = EFFECT_REPORT,
+		.report = REPORT_ROLLOUT_ENDED,
+		.generation = r->to,
+		.worker = NO_WORKER,
+		.reason = r->reason};
+
+	for (size_t i = 0; i < s->n_history; i++)
+		if (s->history[i].ended_usec == 0 &&
+			!service_generation(&s->core, s->history[i].generation))
+			s->history[i].ended_usec = realtime_now();
+	if (r->phase == ROLLOUT_NONE && r->reason != REASON_DONE && h && !h->was_good &&
+		h->outcome == REASON_NONE && s->core.current != r->to)
+		record(s, &e);
 }
 
 static const char *event_name(const struct effect *e)

@@ -165,6 +165,7 @@ static void mend_history(struct manager_service *s)
 	struct manager_generation *serving = manager_service_generation(s, s->core.current);
 	bool good = s->core.current == s->core.rollout.to;
 
+	manager_service_mend_outcome(s);
 	for (size_t i = 0; i < s->n_history; i++)
 		if (serving && s->history[i].generation == s->core.current &&
 			s->history[i].serving_usec == 0) {

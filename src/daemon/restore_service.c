@@ -297,6 +297,10 @@ static int load_meta(
 		r = load_queued(s, json_object_get(meta, "queued"), snapshots);
 	if (r >= 0)
 		r = state_load(&state_table_failure, json_object_get(meta, "failure"), &s->failure);
+	if (r >= 0 && json_object_get(meta, "trouble"))
+		r = state_load(&state_table_failure, json_object_get(meta, "trouble"), &s->trouble);
+	if (r >= 0)
+		r = asked_load(s, json_object_get(meta, "asked"));
 	s->scaled = state_get_unsigned(meta, "scaled");
 	s->start_again = state_get_bool(meta, "start_again");
 	s->holds_dead_socket = state_get_bool(meta, "holds_dead_socket");

@@ -483,6 +483,8 @@ static int step(struct manager_service *s, const struct service_event *e)
 	else if (r < 0)
 		log_debug("%s: event %d of worker %u of generation %u makes no sense now, ignoring",
 			s->name, (int)e->kind, e->worker, e->generation);
+	if (r == 0)
+		asked_note(s, e, false);
 	if (effects.n > 0 || (r == 0 && e->kind <= EVENT_SCALE))
 		apply_all(s, &effects, &round);
 	if (effects.n > 0)

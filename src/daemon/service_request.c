@@ -316,6 +316,7 @@ static void queue_upgrade(struct manager_service *s, struct service_config *conf
 		.snapshot = snapshot_ref(snapshot),
 		.spec = *spec,
 		.requested_by = strdup(requested_by ? requested_by : "")};
+	asked_note(s, &(struct service_event){.kind = EVENT_UPGRADE}, true);
 	manager_service_changed(s);
 }
 

@@ -414,9 +414,10 @@ static void save_meta(struct manager_service *s)
 		json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:b}", "config",
 			save_config(s->config), "before", save_config(s->config_before), "scaled",
 			number(s->scaled), "queued", save_queued(s), "history", save_history(s),
-			"failure", state_save(&state_table_failure, &s->failure), "start_again",
-			s->start_again, "holds_dead_socket", s->holds_dead_socket, "removing",
-			s->removing));
+			"failure", state_save(&state_table_failure, &s->failure), "trouble",
+			state_save(&state_table_failure, &s->trouble), "asked", asked_save(s),
+			"start_again", s->start_again, "holds_dead_socket", s->holds_dead_socket,
+			"removing", s->removing));
 	drop_snapshots(s, false);
 	s->changed = false;
 }

@@ -79,7 +79,8 @@ class FakeDaemon:
     def __init__(self, path):
         self.path = str(path)
         self.answers = {}
-        self.calls = []  # (method without its interface, parameters, more)
+        self.calls = []  # (method without its interface, parameters without "request", more)
+        self.requests = []  # (method, "request"), of those that have one
         self.lock = threading.Lock()
         self.threads = []
         self.open = set()
@@ -151,7 +152,10 @@ class FakeDaemon:
         short = method.removeprefix(SUPERVISOR + ".")
         parameters = call.get("parameters", {})
         with self.lock:
-            self.calls.append((short, parameters, call.get("more", False)))
+            shown = {name: value for name, value in parameters.items() if name != "request"}
+            self.calls.append((short, shown, call.get("more", False)))
+            if "request" in parameters:
+                self.requests.append((short, parameters["request"]))
         answers = self.answers.get(short)
         if answers is None:
             answers = [error("org.varlink.service.MethodNotFound", method=method)]

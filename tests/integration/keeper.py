@@ -204,11 +204,20 @@ class KeptDaemon(Daemon):
         if self.is_running():
             self.orphans += [p.pid for p in descendants(self.pid)]
 
+    def _orphaned(self):
+        """Children of the test that it has not started itself, and so must not leave to Popen."""
+        ours = ("tenurectl", "load", "load_udp", "delay_line")
+
+        def name(process):
+            return os.path.basename(process.command.split(" ")[0]).strip("[]")
+
+        return [p.pid for p in descendants(os.getpid()) if p.ppid == os.getpid() and name(p) not in ours]
+
     def note_orphans(self):
         """Before and after it ends by itself."""
         self._note_orphans()
         if not self.is_running():
-            self.orphans += [p.pid for p in descendants(os.getpid()) if p.ppid == os.getpid()]
+            self.orphans += self._orphaned()
             self._start_reaper()
 
     def wait_dead(self, timeout=60.0):
@@ -219,7 +228,7 @@ class KeptDaemon(Daemon):
             assert time.monotonic() < deadline, f"still alive: {self.fault}\n{self.log[-4000:]}"
             time.sleep(0.001)
         assert self.process.returncode == -signal.SIGKILL, self.log[-4000:]
-        self.orphans += [p.pid for p in descendants(os.getpid()) if p.ppid == os.getpid()]
+        self.orphans += self._orphaned()
         self._start_reaper()
         return self.process.returncode
 

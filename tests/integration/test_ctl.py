@@ -188,13 +188,65 @@ def test_a_closed_socket_exits_4(fake):
     assert done.returncode == 4 and "not permitted to open" in done.stderr
 
 
+def again(call):
+    return "again" in call
+
+
+GONE = "tenured is gone; waiting for the next one"
+
+
 def test_the_daemon_hangs_up(fake):
+    """Each time: after ten seconds it is given up. What is a change is asked for again as such."""
     fake.answers["List"] = [HANG_UP]
-    code, _, err = ctl(fake, "status")
-    assert code == 3 and "closed the connection" in err
-    fake.answers["Upgrade"] = [progress("starting"), HANG_UP]
-    code, out, err = ctl(fake, "upgrade", "web")
-    assert (code, out) == (3, "web: starting\n") and "tenurectl status" in err
+    fake.answers["Promote"] = [HANG_UP]
+    fake.answers["Upgrade"] = lambda call: [HANG_UP] if again(call) else [progress("starting"), HANG_UP]
+    said = {}
+
+    def run(*words):
+        said[words[0]] = ctl(fake, *words)
+
+    commands = (["status"], ["promote", "web"], ["upgrade", "web"])
+    threads = [threading.Thread(target=run, args=words) for words in commands]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for code, out, err in said.values():
+        assert code == 3 and GONE in out and "none came in its place within 10 s" in err, said
+    assert said["upgrade"][1] == f"web: starting\nweb: {GONE}\n"
+    for method in ("Promote", "Upgrade"):
+        asked = fake.called(method)
+        named = [name for about, name in fake.requests if about == method]
+        assert 10 < len(asked) == len(named) <= 202 and len(set(named)) == 1, method
+        assert [again(call) for call in asked] == [False] + [True] * (len(asked) - 1)
+    assert len(fake.called("List")) > 10 and not any(fake.called("List"))
+    assert {method for method, _ in fake.requests} == {"Promote", "Upgrade"}
+    assert len({name for _, name in fake.requests}) == 2 and all(len(name) == 32 for _, name in fake.requests)
+
+
+def test_the_daemon_comes_back(fake):
+    """And knows what it was asked for."""
+    done = progress("done", done=True)
+    fake.answers["Upgrade"] = lambda call: (
+        [progress("going on"), done] if again(call) else [progress("starting"), HANG_UP]
+    )
+    code, out, _ = ctl(fake, "upgrade", "web")
+    said = [f"web: {text}" for text in ("starting", GONE, "going on", "done")]
+    assert code == 0 and out.splitlines() == said
+    fake.answers["Promote"] = lambda call: [reply()] if again(call) else [HANG_UP]
+    code, out, _ = ctl(fake, "promote", "web")
+    assert code == 0 and out.splitlines() == [GONE, "web: goes on with the next step"]
+    failed = error("Failed", message="web: the daemon was started anew")
+    fake.answers["Upgrade"] = lambda call: [failed] if again(call) else [HANG_UP]
+    code, _, err = ctl(fake, "upgrade", "web")
+    assert code == 1 and "started anew" in err
+    # Waiting counts for the time limit.
+    fake.answers["Upgrade"] = [HANG_UP]
+    assert ctl(fake, "upgrade", "web", "--timeout", "300ms")[0] == 8
+    # What ends the daemon each time is not asked for again and again.
+    fake.answers["Reexec"] = [HANG_UP]
+    assert ctl(fake, "reexec")[0] == 3
+    assert len(fake.called("Reexec")) == 2
 
 
 @pytest.mark.parametrize("garbage", [b"nonsense\0", b"[]\0", b'{"parameters":3}\0', b"[" * 5000 + b"\0"])
