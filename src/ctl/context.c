@@ -64,6 +64,10 @@ int context_lost(struct context *context, const char *what, int r)
 
 bool context_is_gone(int r)
 {
+	/* A command of a unit, as ExecReload=: systemd starts no other daemon before it has ended.
+	 */
+	if (getenv("MAINPID"))
+		return false;
 	return r == -ECONNRESET || r == -EPIPE;
 }
 

@@ -34,7 +34,8 @@ int context_call_take(struct context *context, const char *method, json_t *param
 int context_lost(struct context *context, const char *what, int r);
 int context_out_of_memory(struct context *context);
 
-/* Did the daemon go away, of what client_take() and others return? */
+/* Did the daemon go away, of what client_take() and others return, and is the next one to be waited
+ * for? */
 bool context_is_gone(int r);
 /* Nobody came back in time. Says so; the exit code. */
 int context_not_back(struct context *context, const char *what);
