@@ -85,6 +85,6 @@ void resources_check(
 	if (s->recycle.memory > 0 && c->memory_max != RESOURCE_UNSET &&
 		s->recycle.memory >= c->memory_max)
 		config_problem_add(problems, place, true,
-			"memory_max: a single worker may have more by recycle's memory, which is "
-			"never reached then");
+			"memory_max: recycle's memory allows each worker as much as all of them "
+			"together may have, and is never reached");
 }

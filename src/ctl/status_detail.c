@@ -18,6 +18,28 @@ static void add_connections(struct table *table, const json_t *object)
 		table_addf(table, PAINT_PLAIN, "%lld", field_int(object, "connections", 0));
 }
 
+/* Of all its processes, where it has a cgroup. */
+static void add_usage(struct table *table, const json_t *generation)
+{
+	const json_t *cgroup = json_object_get(generation, "cgroup");
+	char size[TEXT_SIZE_MAX], span[TEXT_SPAN_MAX];
+
+	table_add(table, PAINT_PLAIN,
+		field_null(cgroup, "memory") ? NULL
+					     : text_size(field_usec(cgroup, "memory"), size));
+	table_add(table, PAINT_PLAIN,
+		field_null(cgroup, "cpuUsec") ? NULL
+					      : text_span(field_usec(cgroup, "cpuUsec"), span));
+	if (field_null(cgroup, "tasks"))
+		table_add(table, PAINT_PLAIN, NULL);
+	else
+		table_addf(table, PAINT_PLAIN, "%lld", field_int(cgroup, "tasks", 0));
+	if (field_int(cgroup, "oomKills", 0) == 0)
+		table_add(table, PAINT_PLAIN, NULL);
+	else
+		table_addf(table, PAINT_BAD, "%lld", field_int(cgroup, "oomKills", 0));
+}
+
 static void print_generations(struct output *o, const json_t *service, uint64_t now)
 {
 	static const struct table_column columns[] = {
@@ -26,6 +48,10 @@ static void print_generations(struct output *o, const json_t *service, uint64_t 
 		{"TRAFFIC",	    true,  false},
 		{"MEASURED",    false, false},
 		{"CONNECTIONS", true,  false},
+		{"MEMORY",	   true,	 false},
+		{"CPU",		true,  false},
+		{"TASKS",	  true,	false},
+		{"OOM-KILLED",  true,  false},
 		{"SINCE",	  true,	false},
 		{"DIRECTORY",   false, true },
 		{"EXECUTABLE",  false, true },
@@ -50,6 +76,7 @@ static void print_generations(struct output *o, const json_t *service, uint64_t 
 				field_number(generation, "measured"),
 				field_int(generation, "measuredOf", 0));
 		add_connections(&table, generation);
+		add_usage(&table, generation);
 		table_add(&table, PAINT_PLAIN, since(generation, now, span));
 		table_add(&table, PAINT_PLAIN, field_text(generation, "directory"));
 		table_add(&table, PAINT_PLAIN, field_text(generation, "executable"));

@@ -147,6 +147,24 @@ const char *text_span(uint64_t usec, char buf[static TEXT_SPAN_MAX])
 	return buf;
 }
 
+const char *text_size(uint64_t bytes, char buf[static TEXT_SIZE_MAX])
+{
+	static const char units[] = "BKMGTPE";
+	uint64_t whole = bytes, rest = 0;
+	size_t unit = 0;
+
+	for (; whole >= 1024 && units[unit + 1]; unit++) {
+		rest = whole % 1024;
+		whole /= 1024;
+	}
+	if (unit > 0 && whole < 10)
+		snprintf(buf, TEXT_SIZE_MAX, "%llu.%llu%c", (unsigned long long)whole,
+			(unsigned long long)rest * 10 / 1024, units[unit]);
+	else
+		snprintf(buf, TEXT_SIZE_MAX, "%llu%c", (unsigned long long)whole, units[unit]);
+	return buf;
+}
+
 const char *text_time(uint64_t usec, bool milliseconds, char buf[static TEXT_TIME_MAX])
 {
 	time_t s = (time_t)(usec / USEC_PER_SEC);

@@ -24,6 +24,9 @@ const char *text_last_lines(const char *s, size_t max_lines, bool *ret_cut);
 /* A span of time in two units at most: "0.4s", "12s", "3m12s", "2h5m", "4d7h". */
 #define TEXT_SPAN_MAX 32
 const char *text_span(uint64_t usec, char buf[static TEXT_SPAN_MAX]);
+/* Bytes as a person reads them, "812B", "3.4M", "512M": powers of 1024. */
+#define TEXT_SIZE_MAX 32
+const char *text_size(uint64_t bytes, char buf[static TEXT_SIZE_MAX]);
 /* A moment of CLOCK_REALTIME in local time, "2026-05-01 10:02:03", with milliseconds if asked. */
 #define TEXT_TIME_MAX 48
 const char *text_time(uint64_t usec, bool milliseconds, char buf[static TEXT_TIME_MAX]);

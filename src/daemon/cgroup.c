@@ -77,14 +77,17 @@ static int find_delegated(char **ret, bool *ret_moved)
 
 char *cgroups_unit(void)
 {
-	_cleanup_free_ char *own = NULL;
+	_cleanup_free_ char *own = NULL, *parent = NULL;
 	const char *last;
 
 	if (cgroup_own(&own) < 0)
 		return NULL;
+	parent = above(own);
 	last = last_part(own);
-	if (streq(last, CGROUP_DAEMON) || streq(last, CGROUP_CONTROL))
-		return above(own);
+	/* DelegateSubgroup= may have any name. */
+	if (streq(last, CGROUP_DAEMON) || streq(last, CGROUP_CONTROL) ||
+		(parent && !cgroup_is_delegated(own) && cgroup_is_delegated(parent)))
+		return TAKE_PTR(parent);
 	return TAKE_PTR(own);
 }
 

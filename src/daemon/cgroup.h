@@ -66,5 +66,6 @@ void generation_cgroup_end(struct manager_service *s, unsigned generation);
 bool generation_cgroup_is_populated(const struct manager_generation *g);
 /* Has the kernel killed one of its processes for want of memory, whom this has not yet told? */
 bool generation_cgroup_was_short(struct manager_generation *g);
-/* False: there are none. */
-bool generation_cgroup_figures(const struct manager_generation *g, struct cgroup_figures *ret);
+/* ret_path: its directory; the caller frees. False: there is none. */
+bool generation_cgroup_figures(
+	const struct manager_generation *g, struct cgroup_figures *ret, char **ret_path);

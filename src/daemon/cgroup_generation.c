@@ -71,14 +71,14 @@ static int make_empty(struct generation_cgroup *c, int directory)
 		int r;
 
 		make_name(name, c->service->name, c->generation, attempt);
+		/* An earlier one's limits are not ours. */
+		if (cgroup_remove(directory, name) < 0)
+			continue;
 		r = cgroup_make(directory, name, &c->fd);
 		if (r < 0)
 			return r;
-		if (cgroup_populated(c->fd) <= 0) {
-			c->name = strdup(name);
-			return c->name ? 0 : -ENOMEM;
-		}
-		c->fd = close_fd(c->fd);
+		c->name = strdup(name);
+		return c->name ? 0 : -ENOMEM;
 	}
 	return -EEXIST;
 }
@@ -393,10 +393,12 @@ bool generation_cgroup_was_short(struct manager_generation *g)
 	return true;
 }
 
-bool generation_cgroup_figures(const struct manager_generation *g, struct cgroup_figures *ret)
+bool generation_cgroup_figures(
+	const struct manager_generation *g, struct cgroup_figures *ret, char **ret_path)
 {
-	if (!g || !g->cgroup)
+	if (!g->cgroup)
 		return false;
+	*ret_path = xasprintf("%s/%s", g->cgroup->service->manager->cgroups->path, g->cgroup->name);
 	cgroup_read_figures(g->cgroup->fd, ret);
 	return true;
 }

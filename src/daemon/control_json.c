@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What is, as the JSON of io.tenured.Supervisor.varlink. Nothing here changes anything. */
 #include "base/utf8.h"
+#include "daemon/cgroup.h"
 #include "daemon/control_methods.h"
 #include "daemon/worker_process.h"
 #include "sys/listen.h"
@@ -130,6 +131,23 @@ void control_json_add_measured(json_t *object, const struct manager_service *s, 
 	json_object_set_new(object, "measuredOf", integer_unless(!known, of));
 }
 
+static json_t *figure(uint64_t value)
+{
+	return integer_unless(value == UINT64_MAX, value);
+}
+
+static json_t *cgroup_json(const struct manager_generation *g)
+{
+	struct cgroup_figures f;
+	_cleanup_free_ char *path = NULL;
+
+	if (!g || !generation_cgroup_figures(g, &f, &path))
+		return json_null();
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "path", control_json_text(path),
+		"memory", figure(f.memory), "memoryPeak", figure(f.memory_peak), "cpuUsec",
+		figure(f.cpu_usec), "tasks", figure(f.tasks), "oomKills", figure(f.oom_kills));
+}
+
 static json_t *generation_json(struct manager_service *s, const struct generation *g)
 {
 	const struct manager_generation *made = manager_service_generation(s, g->number);
@@ -150,6 +168,8 @@ static json_t *generation_json(struct manager_service *s, const struct generatio
 		g->reason == REASON_NONE ? json_null() : json_string(reason_to_string(g->reason)),
 		"workers", workers);
 	control_json_add_measured(generation, s, g->number);
+	if (generation)
+		json_object_set_new(generation, "cgroup", cgroup_json(made));
 	if (generation && g->state == GENERATION_WARM)
 		json_object_set_new(
 			generation, "warmUntilUsec", moment(s->manager, g->warm_until_usec));

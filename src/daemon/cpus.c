@@ -44,15 +44,36 @@ static bool own_group(const char *controller, char *ret, size_t size)
 	return false;
 }
 
+/* The narrowest of the group's and those above it. */
+static unsigned quota_above(char *group)
+{
+	unsigned narrowest = 0;
+
+	for (char *end = group + strlen(group); end; end = strrchr(group, '/')) {
+		long long allowed = 0, period = 0;
+		char path[512];
+
+		*end = '\0';
+		snprintf(path, sizeof(path), "/sys/fs/cgroup%s/cpu.max", group);
+		if (read_two(path, &allowed, &period) && allowed > 0 && period > 0) {
+			unsigned n = (unsigned)((allowed + period - 1) / period);
+
+			narrowest = narrowest > 0 ? MIN(narrowest, n) : n;
+		}
+	}
+	return narrowest;
+}
+
 static unsigned quota(void)
 {
 	long long allowed = 0, period = 0;
 	char group[256], path[512];
 
 	if (own_group("", group, sizeof(group))) {
-		snprintf(path, sizeof(path), "/sys/fs/cgroup%s/cpu.max", group);
-		if (read_two(path, &allowed, &period) && allowed > 0 && period > 0)
-			return (unsigned)((allowed + period - 1) / period);
+		unsigned n = quota_above(group);
+
+		if (n > 0)
+			return n;
 	}
 	if (own_group("cpu", group, sizeof(group))) {
 		snprintf(path, sizeof(path), "/sys/fs/cgroup/cpu%s/cpu.cfs_quota_us", group);

@@ -4,34 +4,12 @@
 #include <time.h>
 
 #include "base/util.h"
+#include "daemon/cgroup.h"
 #include "daemon/log.h"
 #include "daemon/unit_job.h"
 #include "sys/cgroup_members.h"
 
 enum { TERM_MSEC = 2000, KILL_MSEC = 5000, STEP_MSEC = 20 };
-
-/* Where systemd puts us, below the unit's cgroup, when that is delegated. */
-#define CONTROL ".control"
-/* Where a daemon may have put itself. */
-#define DAEMON ".daemon"
-
-/* Ours, or the one above; the caller frees. */
-static char *cgroup_of_unit(void)
-{
-	_cleanup_fclose_ FILE *f = fopen("/proc/self/cgroup", "re");
-	char line[4096], *path = NULL, *last;
-
-	while (f && !path && fgets(line, sizeof(line), f))
-		if (startswith(line, "0::/"))
-			path = line + strlen("0::");
-	if (!path)
-		return NULL;
-	path[strcspn(path, "\n")] = '\0';
-	last = strrchr(path, '/');
-	if (streq(last + 1, CONTROL) || streq(last + 1, DAEMON))
-		*last = '\0';
-	return xasprintf("/sys/fs/cgroup%s", path);
-}
 
 /* Is somebody going to take over what there is? */
 static bool goes_on(void)
@@ -60,8 +38,8 @@ static int end_them(const char *cgroup, const char *variable, int signal, unsign
 
 	for (unsigned waited = 0; waited <= msec; waited += STEP_MSEC) {
 		/* Whoever was forked meanwhile is told to end too; for SIGTERM once is enough. */
-		n = cgroup_signal_members(
-			cgroup, CONTROL, variable, waited == 0 || signal == SIGKILL ? signal : 0);
+		n = cgroup_signal_members(cgroup, CGROUP_CONTROL, variable,
+			waited == 0 || signal == SIGKILL ? signal : 0);
 		if (n <= 0)
 			break;
 		(void)nanosleep(&step, NULL);
@@ -90,9 +68,11 @@ int unit_reap(void)
 		log_error("reap is for ExecStopPost= in the unit of tenured");
 		return EXIT_FAILURE;
 	}
+	cgroup = cgroups_unit();
+	if (cgroup)
+		cgroups_make_room(cgroup);
 	if (goes_on())
 		return EXIT_SUCCESS;
-	cgroup = cgroup_of_unit();
 	n = end_all(cgroup, NULL);
 	if (n == 0)
 		return EXIT_SUCCESS;
@@ -107,8 +87,8 @@ void unit_end_leftovers(void)
 {
 	/* Only workers: who else is there may belong to a command before us. */
 	static const char variable[] = "TENURE_SERVICE";
-	_cleanup_free_ char *cgroup = unit_is_main_process() ? cgroup_of_unit() : NULL;
-	int n = cgroup ? cgroup_signal_members(cgroup, CONTROL, variable, 0) : 0;
+	_cleanup_free_ char *cgroup = unit_is_main_process() ? cgroups_unit() : NULL;
+	int n = cgroup ? cgroup_signal_members(cgroup, CGROUP_CONTROL, variable, 0) : 0;
 
 	if (n <= 0)
 		return;

@@ -181,6 +181,11 @@ static void add_rest(struct dump *d, const struct service_config *s)
 	add_duration(d, "recycle.after", s->recycle.after_usec);
 	add(d, "recycle.memory=%llu", (unsigned long long)s->recycle.memory);
 	add_affinity(d, s);
+	struct resource_setting resources[RESOURCES_MAX];
+	size_t n_resources = resources_settings(&s->resources, resources);
+
+	for (size_t i = 0; i < n_resources; i++)
+		add(d, "%s: %s=%s", resources[i].controller, resources[i].file, resources[i].value);
 	for (size_t i = 0; i < s->n_limits; i++)
 		add(d, "limit %d=%lld", s->limits[i].resource, (long long)s->limits[i].value);
 	add(d, "output=%s%s", outputs[s->output], s->output_set ? "" : " by default");

@@ -92,6 +92,28 @@ START_TEST(spans)
 }
 END_TEST
 
+START_TEST(sizes)
+{
+	static const struct {
+		uint64_t bytes;
+		const char *text;
+	} cases[] = {
+		{0,		    "0B"	},
+		{1023,	       "1023B"},
+		{1024,	       "1.0K" },
+		{10240 - 1,	    "9.9K" },
+		{10240,		"10K"  },
+		{512 << 20,	    "512M" },
+		{UINT64_C(3) << 29, "1.5G" },
+		{UINT64_MAX,	     "15E"  },
+	};
+	char buf[TEXT_SIZE_MAX];
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		ck_assert_str_eq(text_size(cases[i].bytes, buf), cases[i].text);
+}
+END_TEST
+
 START_TEST(moments)
 {
 	char buf[TEXT_TIME_MAX];
@@ -151,6 +173,7 @@ int main(void)
 		cut_to_columns,
 		last_lines,
 		spans,
+		sizes,
 		moments,
 		shares,
 		sockets,

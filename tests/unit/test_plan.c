@@ -167,6 +167,13 @@ static void check_plan(const struct config *a, const struct config *b,
 	CHANGE(limit_less, s->n_limits = 1, "upgrade web: limits" KEEP)                            \
 	CHANGE(limit_order, s->limits[1] = s->limits[0];                                           \
 		s->limits[0] = limit_core, "none web" KEEP)                                        \
+	CHANGE(memory_high, s->resources.memory_high = 1 << 30, "upgrade web: resources" KEEP)     \
+	CHANGE(memory_max, s->resources.memory_max = 1 << 30, "upgrade web: resources" KEEP)       \
+	CHANGE(memory_swap, s->resources.memory_swap_max = 0, "upgrade web: resources" KEEP)       \
+	CHANGE(cpu_weight, s->resources.cpu_weight = 7, "upgrade web: resources" KEEP)             \
+	CHANGE(cpu_quota, s->resources.cpu_quota = 5000, "upgrade web: resources" KEEP)            \
+	CHANGE(tasks_max, s->resources.tasks_max = 99, "upgrade web: resources" KEEP)              \
+	CHANGE(io_weight, s->resources.io_weight = 7, "upgrade web: resources" KEEP)               \
 	CHANGE(output, s->output = OUTPUT_INHERIT, "upgrade web: output" KEEP)                     \
 	CHANGE(output_file, set(&s->output_file, "/tmp/x"), "upgrade web: output" KEEP)            \
 	CHANGE(several, set(&s->user, "u"); s->workers = 2;                                        \
@@ -333,7 +340,7 @@ END_TEST
 START_TEST(no_key_is_forgotten)
 {
 #if defined(__x86_64__)
-	enum { SIZE_OF_SERVICE = 896, SIZE_OF_LISTENER = 288 };
+	enum { SIZE_OF_SERVICE = 952, SIZE_OF_LISTENER = 288 };
 
 	ck_assert_msg(sizeof(struct service_config) == SIZE_OF_SERVICE &&
 			      sizeof(struct listener_config) == SIZE_OF_LISTENER,
