@@ -77,6 +77,7 @@ find_missing()
 	need make have_command make
 	need autoconf have_command autoconf
 	need automake have_command automake
+	need libtool have_command libtoolize
 	need pkg-config have_command pkg-config
 	need libsystemd-dev have_module 'libsystemd >= 252'
 	need libyaml-dev have_module yaml-0.1
