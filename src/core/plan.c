@@ -231,6 +231,16 @@ static bool limits_equal(const struct service_config *a, const struct service_co
 	return a->n_limits == b->n_limits;
 }
 
+/* Workers have a descriptor to say that they are ready, or another one. */
+static bool ready_descriptor_differs(const struct ready_config *a, const struct ready_config *b)
+{
+	bool a_has = a->by == READY_FD || a->by == READY_EINHORN;
+	bool b_has = b->by == READY_FD || b->by == READY_EINHORN;
+
+	return (a_has || b_has) &&
+	       (a->by != b->by || a->number != b->number || !streq_null(a->variable, b->variable));
+}
+
 int plan_snapshot_differs(
 	const struct service_config *a, const struct service_config *b, char ***reasons)
 {
@@ -247,6 +257,7 @@ int plan_snapshot_differs(
 	reason_if(&found, !env_files_equal(a, b), "env_file");
 	compare_listeners(a, b, &found);
 	reason_if(&found, a->handoff != b->handoff, "handoff");
+	reason_if(&found, ready_descriptor_differs(&a->ready, &b->ready), "ready");
 	reason_if(&found, a->watchdog_usec != b->watchdog_usec, "watchdog");
 	reason_if(&found, !limits_equal(a, b), "limits");
 	reason_if(&found, !resources_equal(&a->resources, &b->resources), "resources");
@@ -324,7 +335,10 @@ static void compare_in_place(
 			compare_socket(was, &b->listeners[i], reasons);
 	}
 	reason_if(reasons, !strv_equal(a->fingerprint, b->fingerprint), "fingerprint");
-	reason_if(reasons, !ready_equal(&a->ready, &b->ready), "ready");
+	reason_if(reasons,
+		!ready_equal(&a->ready, &b->ready) &&
+			!ready_descriptor_differs(&a->ready, &b->ready),
+		"ready");
 	reason_if(reasons, !upgrade_equal(&a->upgrade, &b->upgrade), "upgrade");
 	reason_if(reasons, !drain_equal(&a->drain, &b->drain), "drain");
 	reason_if(reasons, !restart_equal(&a->restart, &b->restart), "restart");

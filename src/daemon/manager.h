@@ -35,6 +35,7 @@ struct memory_watch; /* memory.c */
 struct verify;
 struct cgroups; /* cgroup.h */
 struct generation_cgroup;
+struct handoff_server; /* handoff_server.h */
 
 /* sd-event: a message must be matched to its worker before its exit is handled, and both before
  * timers and requests. */
@@ -156,6 +157,7 @@ struct manager {
 	struct manager_service **services;
 	size_t n_services, services_capacity;
 	struct control_server *control;
+	struct handoff_server *handoff; /* NULL: nobody asks */
 	struct output_hub *outputs;
 	struct activation activation; /* sockets that came from a service manager, without those
 				       * of the keeper's store */

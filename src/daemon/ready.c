@@ -201,6 +201,10 @@ static bool condition_holds(struct ready_watch *w)
 	case READY_NOTIFY:
 		w->condition = w->process->said_ready;
 		break;
+	case READY_FD:
+	case READY_EINHORN:
+		w->condition = w->process->wrote_ready;
+		break;
 	case READY_DELAY:
 		/* Whoever watches it by now. */
 		w->condition = manager_now(manager_of(w)) >=
@@ -310,6 +314,13 @@ static char *own_listener(const struct ready_watch *w)
 	return NULL;
 }
 
+static char *explain_fd(const struct ready_config *c)
+{
+	if (c->variable)
+		return xasprintf("it never wrote to the descriptor that $%s names", c->variable);
+	return xasprintf("it never wrote a line to descriptor %u", c->number);
+}
+
 char *ready_watch_explain(const struct ready_watch *w)
 {
 	_cleanup_free_ char *own = NULL, *address = NULL;
@@ -317,6 +328,11 @@ char *ready_watch_explain(const struct ready_watch *w)
 
 	if (!w->condition && w->config->ready.by == READY_NOTIFY)
 		return strdup("it never said READY=1 (sd_notify)");
+	if (!w->condition && w->config->ready.by == READY_EINHORN)
+		return strdup("it never wrote worker:ack to einhorn's control socket "
+			      "(EINHORN_SOCK_PATH)");
+	if (!w->condition && w->config->ready.by == READY_FD)
+		return explain_fd(&w->config->ready);
 	if (!w->condition && w->check)
 		return ready_check_explain(w->check);
 	own = own_listener(w);

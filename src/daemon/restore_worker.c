@@ -9,6 +9,7 @@
 #include "daemon/restore.h"
 #include "daemon/state_tables.h"
 #include "daemon/worker_process.h"
+#include "daemon/worker_ready_fd.h"
 #include "sys/notify_socket.h"
 #include "sys/process.h"
 
@@ -83,6 +84,7 @@ int worker_restore(
 	if (s->manager->trial)
 		return 0;
 	restore_notify(p, state_get_unsigned(value, "notify"));
+	worker_ready_fd_restore(p, state_get_unsigned(value, "ready"));
 	restore_output(p, g, state_get_unsigned(value, "output"));
 	if (p->pid == 0)
 		return 0;

@@ -45,7 +45,8 @@ static int add_listener(struct service_config *s, const char *text)
 
 static int set_ready(struct service_config *s, const char *text)
 {
-	static const enum ready_kind kinds[] = {READY_ACCEPT, READY_NOTIFY, READY_DELAY};
+	static const enum ready_kind kinds[] = {
+		READY_ACCEPT, READY_NOTIFY, READY_DELAY, READY_EINHORN};
 
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
 		if (streq(text, ready_kind_to_string(kinds[i]))) {
@@ -54,7 +55,8 @@ static int set_ready(struct service_config *s, const char *text)
 			return 0;
 		}
 	if (text[0] != '/')
-		return bad("ready", text, "accept, notify, delay or a path such as /up");
+		return bad(
+			"ready", text, "accept, notify, delay, einhorn-ack or a path such as /up");
 	s->ready.by = READY_HTTP;
 	s->ready.by_set = true;
 	free(s->ready.path);

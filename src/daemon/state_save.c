@@ -180,6 +180,7 @@ static void save_worker(struct manager_service *s, const struct generation *g, u
 		(void)json_object_set_new(value, "pidfd", number(store_number(store, p->pidfd)));
 		(void)json_object_set_new(
 			value, "notify", number(store_number(store, p->notify_fd)));
+		(void)json_object_set_new(value, "ready", number(store_number(store, p->ready_fd)));
 		(void)json_object_set_new(value, "output",
 			number(p->output ? store_number(store, output_fd(p->output)) : 0));
 		p->changed = false;

@@ -44,6 +44,7 @@ static const struct state_field drain_fields[] = {
 	FIELD(U64, settle_timeout_usec),
 	FIELD(U64, idle_wait_usec),
 	FIELD(INT, signal),
+	FIELD(BOOL, signal_set),
 	FIELD(U64, timeout_usec),
 	FIELD(U64, kill_after_usec),
 	FIELD(UNSIGNED, max_generations, .max = CONFIG_GENERATIONS_MAX),

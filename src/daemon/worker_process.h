@@ -30,9 +30,13 @@ struct worker_process {
 	struct output *output;	   /* captured; NULL: inherited */
 	struct ready_watch *ready; /* while STARTING */
 	bool said_ready;	   /* READY=1 came */
-	bool told_main_pid;	   /* a wrong MAINPID= was logged, once for each process */
-	bool told_to_go;	   /* the drain signal was sent */
-	char *status;		   /* STATUS= */
+	int ready_fd;		   /* where it says so by another convention: worker_ready_fd.h */
+	sd_event_source *ready_fd_source;
+	bool wrote_something; /* there */
+	bool wrote_ready;
+	bool told_main_pid; /* a wrong MAINPID= was logged, once for each process */
+	bool told_to_go;    /* the drain signal was sent */
+	char *status;	    /* STATUS= */
 	sd_event_source *watchdog_source;
 	uint64_t watchdog_usec;	    /* 0: off */
 	uint64_t spawned_usec;	    /* CLOCK_MONOTONIC */

@@ -158,6 +158,13 @@ static void check_plan(const struct config *a, const struct config *b,
 	CHANGE(env_file_optional, s->env_files[0].optional = false, "upgrade web: env_file" KEEP)  \
 	CHANGE(env_file_more, add_env_file(s, "more"), "upgrade web: env_file" KEEP)               \
 	CHANGE(handoff, s->handoff |= HANDOFF_STDIN, "upgrade web: handoff" KEEP)                  \
+	CHANGE(handoff_spelled_out, s->handoff_set = true, "none web" KEEP)                        \
+	CHANGE(ready_fd, s->ready.by = READY_FD; s->ready.by_set = true;                           \
+		s->ready.number = 9, "upgrade web: ready" KEEP)                                    \
+	CHANGE(ready_einhorn, s->ready.by = READY_EINHORN;                                         \
+		s->ready.by_set = true, "upgrade web: ready" KEEP)                                 \
+	CHANGE(ready_variable, set(&s->ready.variable, "FD"), "none web" KEEP)                     \
+	CHANGE(signal_spelled_out, s->drain.signal_set = true, "none web" KEEP)                    \
 	CHANGE(watchdog, s->watchdog_usec = 1, "upgrade web: watchdog" KEEP)                       \
 	CHANGE(cpu_affinity, s->cpu_affinity = CPU_AFFINITY_PER_WORKER,                            \
 		"upgrade web: cpu_affinity" KEEP)                                                  \
@@ -340,7 +347,7 @@ END_TEST
 START_TEST(no_key_is_forgotten)
 {
 #if defined(__x86_64__)
-	enum { SIZE_OF_SERVICE = 952, SIZE_OF_LISTENER = 288 };
+	enum { SIZE_OF_SERVICE = 984, SIZE_OF_LISTENER = 288 };
 
 	ck_assert_msg(sizeof(struct service_config) == SIZE_OF_SERVICE &&
 			      sizeof(struct listener_config) == SIZE_OF_LISTENER,
