@@ -97,6 +97,9 @@ find_missing()
 	need haproxy have_command haproxy
 	need lighttpd have_command lighttpd
 	need nodejs have_command node
+	need libuv1-dev have_module libuv
+	need perl-base have_command perl
+	need socat have_command socat
 	need unbound have_command unbound
 }
 

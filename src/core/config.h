@@ -56,6 +56,7 @@ enum handoff_kind {
 	HANDOFF_LISTEN_FDS = 1 << 0, /* LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES; sd_listen_fds(3) */
 	HANDOFF_ARGUMENTS = 1 << 1,  /* {fd:NAME} in arguments (found by itself) */
 	HANDOFF_STDIN = 1 << 2,	     /* the first listener as descriptor 0 */
+	HANDOFF_CHANNEL = 1 << 3,    /* a connection to us: wire/channel.h. With LISTEN_FDS */
 	HANDOFF_SERVER_STARTER = 1 << 4,
 	HANDOFF_EINHORN = 1 << 5,
 	HANDOFF_NGINX = 1 << 6,

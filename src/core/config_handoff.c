@@ -296,6 +296,9 @@ int config_resolve_handoff(struct service_config *s, struct config_problems *pro
 
 	if (q < 0)
 		return q;
+	/* The sockets from the start come that way, and the channel brings the others. */
+	if (s->handoff & HANDOFF_CHANNEL)
+		s->handoff |= HANDOFF_LISTEN_FDS;
 	check_environment(&h);
 	if ((s->handoff & HANDOFF_EINHORN) && !s->drain.signal_set)
 		s->drain.signal = SIGUSR2;

@@ -268,6 +268,8 @@ static const struct dialect dialects[] = {
 		WORDS("LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDNAMES"), add_listen_fds},
 	{HANDOFF_ARGUMENTS, "arguments", 0, "", NULL, NULL, NULL},
 	{HANDOFF_STDIN, "stdin", DIALECT_ONE_LISTENER, "standard input", WORDS("inetd", "s6"), NULL, NULL},
+	{HANDOFF_CHANNEL, "channel", 0, "", WORDS("libtenure"),
+		WORDS("TENURE_CHANNEL", "TENURE_LISTENERS"), NULL},
 	{HANDOFF_SERVER_STARTER, "server-starter", DIALECT_NO_ABSTRACT | DIALECT_NAMED, "Server::Starter",
 		NULL, WORDS("SERVER_STARTER_PORT", "SERVER_STARTER_GENERATION"), add_server_starter},
 	{HANDOFF_EINHORN, "einhorn", 0, "einhorn", NULL,

@@ -367,9 +367,33 @@ static int on_worker(struct service *s, struct generation *g, struct worker *w,
 	case EVENT_LANE_FAILED:
 	case EVENT_EMPTY:
 	case EVENT_TIME:
+	case EVENT_LISTENERS:
 		break;
 	}
 	return -EPROTO;
+}
+
+/* Its lane gets sockets in those that are new, before anybody is sent there. */
+static int on_listeners(struct service *s, struct generation *g, const struct upgrade_spec *spec,
+	struct effects *ret)
+{
+	if (!g || !spec)
+		return -ESRCH;
+	g->listeners = spec->listeners;
+	g->policy.steered = spec->policy.steered;
+	g->policy.per_worker = spec->policy.per_worker;
+	if (g->lane == LANE_NONE)
+		return 0;
+	if (g->lane == s->queue_lane)
+		service_keep_queue(s, g);
+	effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
+				 .generation = g->number,
+				 .worker = NO_WORKER,
+				 .value = g->lane});
+	effects_add(
+		ret, (struct effect){
+			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});
+	return 0;
 }
 
 /* What the world says of a whole generation. */
@@ -388,6 +412,8 @@ static int on_world(
 		rollout_verify_result(s, event->generation, event->value, verified, now, ret);
 		return 0;
 	}
+	if (event->kind == EVENT_LISTENERS)
+		return on_listeners(s, g, event->spec, ret);
 	if (event->kind == EVENT_EMPTY) {
 		if (!g || g->empty_until_usec == 0)
 			return -ESRCH;

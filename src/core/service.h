@@ -35,6 +35,8 @@ enum service_event_kind {
 	EVENT_EMPTY,		    /* generation: nobody is left of it */
 	EVENT_EXTEND_READY_TIMEOUT, /* generation, worker; usec: from now */
 	EVENT_TIME,		    /* a deadline may have passed */
+	EVENT_LISTENERS, /* generation: what it listens on has changed while it runs; spec: the
+			    listeners, and of its policy steered and per_worker */
 };
 
 enum { COUNT_UNKNOWN = UINT32_MAX };

@@ -248,6 +248,7 @@ int service_request(
 	case EVENT_LANE_FAILED:
 	case EVENT_EMPTY:
 	case EVENT_TIME:
+	case EVENT_LISTENERS:
 		break;
 	}
 	return -EPROTO;

@@ -340,6 +340,8 @@ struct listener *listener_close(struct listener *l)
 
 	if (!l)
 		return NULL;
+	if (l->leave_timer)
+		sd_event_source_disable_unref(l->leave_timer);
 	detached = l->service->manager->detached;
 	/* While the socket is open no other can have its inode number. */
 	if (l->ino != 0 && !detached)

@@ -64,6 +64,10 @@ struct listener {
 	uint64_t warned_usec;	     /* the last warning of a kind that could come often */
 	uint64_t dropped;	     /* by the kernel, of all its sockets */
 	uint64_t warned_drops_usec;
+	/* listener_live.c: it is about to be closed, while workers run */
+	bool leaving, left;
+	uint64_t leave_until_usec; /* CLOCK_MONOTONIC: then without further waiting */
+	sd_event_source *leave_timer;
 	/* listener_inherit.c */
 	struct activation_socket *inherited; /* in the manager's list; NULL: our own */
 	int inherited_fd;		     /* a duplicate of ours; also one of lanes' */

@@ -165,6 +165,8 @@ static int load(struct listener *l, const json_t *value)
 	l->ino = state_get_u64(value, "ino");
 	l->resets = state_get_u64(value, "resets");
 	l->dropped = state_get_u64(value, "dropped");
+	l->leaving = state_get_bool(value, "leaving");
+	l->left = state_get_bool(value, "left");
 	r = load_sockets(l, json_object_get(value, "sockets"));
 	if (r >= 0 && l->config.inherited)
 		r = inherit_restore(l, json_object_get(value, "inherited"));

@@ -261,6 +261,10 @@ int manager_service_start(
  * bound here is closed again. */
 int manager_service_bind(struct manager_service *s, const struct service_config *c,
 	uint64_t *ret_mask, struct error *ret_error);
+/* How a generation that is made from c and has these listeners is steered: sets steered and
+ * per_worker. */
+void manager_service_steering_of(const struct manager_service *s, const struct service_config *c,
+	uint64_t mask, struct policy *p);
 /* Close what neither a generation nor the configuration names. */
 void manager_service_drop_unused_listeners(struct manager_service *s);
 /* config NULL: the present one. */

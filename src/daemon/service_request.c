@@ -165,7 +165,15 @@ int manager_service_bind(struct manager_service *s, const struct service_config 
 	int r = 0;
 
 	for (size_t i = 0; i < c->n_listeners; i++) {
-		if (find_listener(s, &c->listeners[i], &id)) {
+		struct listener *there = find_listener(s, &c->listeners[i], &id);
+
+		if (there && there->leaving) {
+			r = error_set(ret_error, -EBUSY,
+				"%s: listener %s is just being closed; try again in a moment",
+				s->name, there->config.name);
+			break;
+		}
+		if (there) {
 			mask |= UINT64_C(1) << id;
 			continue;
 		}
@@ -193,11 +201,10 @@ int manager_service_bind(struct manager_service *s, const struct service_config 
 	return 0;
 }
 
-/* What the machines need to know that only the bound sockets tell. */
-static void fill_policy(const struct manager_service *s, const struct service_config *c,
+void manager_service_steering_of(const struct manager_service *s, const struct service_config *c,
 	uint64_t mask, struct policy *p)
 {
-	policy_from_config(p, c);
+	p->steered = false;
 	p->per_worker = true;
 	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
 		const struct listener *l = s->listeners[id];
@@ -209,6 +216,14 @@ static void fill_policy(const struct manager_service *s, const struct service_co
 				p->per_worker &= c->listeners[i].sockets == SOCKETS_PER_WORKER;
 	}
 	p->per_worker &= p->steered;
+}
+
+/* What the machines need to know that only the bound sockets tell. */
+static void fill_policy(const struct manager_service *s, const struct service_config *c,
+	uint64_t mask, struct policy *p)
+{
+	policy_from_config(p, c);
+	manager_service_steering_of(s, c, mask, p);
 	p->contained = s->manager->cgroups != NULL;
 	if (s->scaled > 0)
 		p->workers = s->scaled;
@@ -253,6 +268,7 @@ static int add_generation(struct manager_service *s, unsigned number, struct sna
 	g->requested_by = strdup(requested_by ? requested_by : "");
 	g->started_usec = realtime_now();
 	s->generations[s->n_generations++] = g;
+	worker_store_begin(s, number);
 	generation_cgroup_make(s, g);
 	return 0;
 }

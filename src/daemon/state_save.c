@@ -111,6 +111,12 @@ int state_snapshot_is_saved(struct manager_service *s, const struct snapshot *sn
 	return 0;
 }
 
+static json_t *snapshot_value(const struct snapshot *snap, unsigned directory, unsigned executable)
+{
+	return json_pack("{s:o, s:o, s:o}", "snapshot", state_save(&state_table_snapshot, snap),
+		"directory", number(directory), "executable", number(executable));
+}
+
 /* Its number in the state. */
 static unsigned save_snapshot(struct manager_service *s, struct snapshot *snap)
 {
@@ -129,10 +135,22 @@ static unsigned save_snapshot(struct manager_service *s, struct snapshot *snap)
 	entry->executable = store_add(store, STORED_EXECUTABLE, snap->exec_fd);
 	snap->number = entry->number;
 	store_set(store, key_of(s, key, 'p', snap->number),
-		json_pack("{s:o, s:o, s:o}", "snapshot", state_save(&state_table_snapshot, snap),
-			"directory", number(entry->directory), "executable",
-			number(entry->executable)));
+		snapshot_value(snap, entry->directory, entry->executable));
 	return snap->number;
+}
+
+void state_snapshot_changed(struct manager_service *s, const struct snapshot *snap)
+{
+	struct store *store = s->manager->store;
+	char key[KEY_SIZE];
+
+	for (size_t i = 0; s->saved && snap->number != 0 && i < s->saved->n_snapshots; i++) {
+		const struct saved_snapshot *entry = &s->saved->snapshots[i];
+
+		if (entry->number == snap->number)
+			store_set(store, key_of(s, key, 'p', snap->number),
+				snapshot_value(snap, entry->directory, entry->executable));
+	}
 }
 
 static bool snapshot_is_used(const struct manager_service *s, unsigned n)
@@ -181,6 +199,8 @@ static void save_worker(struct manager_service *s, const struct generation *g, u
 		(void)json_object_set_new(
 			value, "notify", number(store_number(store, p->notify_fd)));
 		(void)json_object_set_new(value, "ready", number(store_number(store, p->ready_fd)));
+		(void)json_object_set_new(
+			value, "channel", number(store_number(store, p->channel_fd)));
 		(void)json_object_set_new(value, "output",
 			number(p->output ? store_number(store, output_fd(p->output)) : 0));
 		p->changed = false;
@@ -361,8 +381,10 @@ static void save_listener(struct manager_service *s, unsigned id)
 		return;
 	l->changed = false;
 	store_set(store, key,
-		json_pack("{s:o, s:b, s:s?, s:o, s:o, s:o, s:o*, s:o, s:o, s:o, s:o, s:o}",
-			"config", state_save(&state_table_listener_config, &l->config), "group",
+		json_pack("{s:b, s:b, s:o, s:b, s:s?, s:o, s:o, s:o, s:o*, s:o, s:o, s:o, s:o, "
+			  "s:o}",
+			"leaving", l->leaving, "left", l->left, "config",
+			state_save(&state_table_listener_config, &l->config), "group",
 			l->kind == LISTENER_GROUP, "held", l->held_reason, "sockets",
 			save_sockets(l), "dirty",
 			save_lanes(l->dirty_lanes, ARRAY_SIZE(l->dirty_lanes)), "per_worker",

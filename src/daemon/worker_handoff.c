@@ -4,11 +4,13 @@
 #include "core/dialect.h"
 #include "daemon/handoff_server.h"
 #include "daemon/log.h"
+#include "daemon/worker_channel.h"
 #include "daemon/worker_ready_fd.h"
 
 void worker_handoff_done(struct worker_handoff *h)
 {
 	h->ready_fd = close_fd(h->ready_fd);
+	h->channel_fd = close_fd(h->channel_fd);
 	h->environment = strv_free(h->environment);
 	h->argv = strv_free(h->argv);
 }
@@ -96,17 +98,15 @@ static int add_stored(struct worker_process *p, const struct service_config *c,
 	int n = 0;
 
 	if (c->handoff & HANDOFF_LISTEN_FDS)
-		n = worker_store_list(p->service, p->index, h->next, h->fds + h->n_fds, ret_names);
+		n = worker_store_list(p->service, p->generation, p->index, h->next, room,
+			h->fds + h->n_fds, ret_names);
 	if (n <= 0)
 		return n;
-	if ((size_t)n > room) {
-		log_warning("%s: worker %u of generation %u had stored %d descriptors, which reach "
-			    "over ready's number %u: it gets none of them; use a larger number",
+	if ((size_t)n == room && room < WORKER_STORE_MAX)
+		log_warning("%s: worker %u of generation %u gets no more than %d of the "
+			    "descriptors that are stored for it, because ready's number is %u; use "
+			    "a larger number",
 			p->service->name, p->index, p->generation, n, c->ready.number);
-		free(*ret_names);
-		*ret_names = NULL;
-		return 0;
-	}
 	h->n_fds += (size_t)n;
 	h->next += n;
 	return n;
@@ -200,7 +200,8 @@ static const char *path_of_socket(enum handoff_kind kind, void *userdata)
 
 /* Where the sockets that we serve are is known now, and may be another place for the next daemon.
  */
-static int replace_sockets(struct paths *paths, unsigned handoff, char *const *from, char ***ret)
+static int replace_sockets(
+	struct paths *paths, unsigned handoff, char *const *from, char ***ret)
 {
 	_cleanup_strv_ char **list = NULL;
 
@@ -238,9 +239,12 @@ int worker_handoff_prepare(struct worker_process *p, const struct manager_genera
 		r = h->environment ? 0 : -ENOMEM;
 	}
 	if (r >= 0)
+		r = worker_channel_open(p, g, h);
+	if (r >= 0)
 		r = tell_itself(p, c, h, &h->environment);
 	if (r >= 0)
-		r = tell_sockets(p, g, h, (size_t)n_stored, stored, &h->environment, ret_error);
+		r = tell_sockets(
+			p, g, h, (size_t)n_stored, stored, &h->environment, ret_error);
 	if (r >= 0)
 		r = replace_sockets(&paths, c->handoff, h->environment, &h->environment);
 	if (r >= 0)

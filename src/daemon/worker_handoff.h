@@ -8,21 +8,22 @@
 #include "sys/spawn.h"
 
 /* The listeners' descriptors (twice, where the first is on standard input too), 0-2, what was
- * stored for it, the one to say that it is ready, and nothing else. */
-enum { SPAWN_FDS_MAX = CONFIG_LISTENERS_MAX + WORKER_STORE_MAX + 5 };
+ * stored for it, the one to say that it is ready, its channel, and nothing else. */
+enum { SPAWN_FDS_MAX = CONFIG_LISTENERS_MAX + WORKER_STORE_MAX + 6 };
 
 struct worker_handoff {
-	struct spawn_fd fds[SPAWN_FDS_MAX]; /* sources borrowed, but for ready_fd */
+	struct spawn_fd fds[SPAWN_FDS_MAX]; /* sources borrowed, but for ready_fd and channel_fd */
 	size_t n_fds;
-	int next;	  /* the first number that is free behind all of them */
-	int ready_fd;	  /* the worker's end, closed with this; -1: none */
-	int ready_number; /* its number there */
+	int next;	   /* the first number that is free behind all of them */
+	int ready_fd;	   /* the worker's end, closed with this; -1: none */
+	int ready_number;  /* its number there */
+	int channel_fd;	   /* the worker's end, closed with this; -1: none */
 	char **environment;
 	char **argv; /* NULL: the snapshot's */
 };
 #define WORKER_HANDOFF_NULL                                                                        \
 	{                                                                                          \
-		.ready_fd = -1                                                                     \
+		.ready_fd = -1, .channel_fd = -1                                                   \
 	}
 void worker_handoff_done(struct worker_handoff *h);
 #define _cleanup_handoff_ _cleanup_(worker_handoff_done)

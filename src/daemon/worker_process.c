@@ -13,6 +13,7 @@
 #include "daemon/ready.h"
 #include "daemon/sandbox.h"
 #include "daemon/state_save.h"
+#include "daemon/worker_channel.h"
 #include "daemon/worker_handoff.h"
 #include "daemon/worker_ready_fd.h"
 #include "sys/notify_socket.h"
@@ -35,7 +36,8 @@ struct worker_process *worker_process_new(
 		.index = index,
 		.pidfd = -1,
 		.notify_fd = -1,
-		.ready_fd = -1};
+		.ready_fd = -1,
+		.channel_fd = -1};
 	return p;
 }
 
@@ -57,6 +59,7 @@ static void forget_process(struct worker_process *p)
 	p->notify_source = source_drop(p->notify_source);
 	p->watchdog_source = source_drop(p->watchdog_source);
 	worker_ready_fd_done(p);
+	worker_channel_done(p);
 	if (!p->service->manager->detached) {
 		store_drop(store, p->notify_fd);
 		store_drop(store, p->pidfd);
@@ -386,6 +389,9 @@ int worker_process_watch(struct worker_process *p, uint64_t watchdog_usec)
 	if (r < 0)
 		return r;
 	p->watchdog_usec = watchdog_usec;
+	r = worker_channel_watch(p);
+	if (r < 0)
+		return r;
 	if (watchdog_usec == 0)
 		return 0;
 	r = sd_event_add_time_relative(

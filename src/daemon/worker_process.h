@@ -11,6 +11,7 @@
 
 struct ready_watch;
 struct output;
+struct notify_datagram; /* sys/notify_socket.h */
 
 struct worker_process {
 	struct manager_service *service;
@@ -34,9 +35,18 @@ struct worker_process {
 	sd_event_source *ready_fd_source;
 	bool wrote_something; /* there */
 	bool wrote_ready;
-	bool told_main_pid; /* a wrong MAINPID= was logged, once for each process */
-	bool told_to_go;    /* the drain signal was sent */
-	char *status;	    /* STATUS= */
+	int channel_fd; /* our end; -1: none. worker_channel.h */
+	sd_event_source *channel_source, *channel_timer;
+	unsigned channel_accepts; /* set of enum channel_accepts; 0: nobody has said hello */
+	bool channel_greets;	  /* it is to be welcomed */
+	bool channel_pings;	  /* it is to be asked whether it is alive */
+	bool told_channel;	  /* nonsense from it was logged, once for each process */
+	uint64_t has_listeners;	  /* bit per listener that it was given */
+	uint64_t told_leave;	  /* of those, which are about to be closed */
+	uint64_t told_remove;	  /* of those, which it is to close now */
+	bool told_main_pid;	   /* a wrong MAINPID= was logged, once for each process */
+	bool told_to_go;	   /* the drain signal was sent */
+	char *status;		   /* STATUS= */
 	sd_event_source *watchdog_source;
 	uint64_t watchdog_usec;	    /* 0: off */
 	uint64_t spawned_usec;	    /* CLOCK_MONOTONIC */
@@ -77,5 +87,9 @@ void worker_process_kill(struct worker_process *p);
 char *worker_exit_to_string(int code, int status);
 /* The same of its last process, or "running". The caller frees. */
 char *worker_process_describe_exit(const struct worker_process *p);
+/* Its watchdog was heard. */
+void worker_process_alive(struct worker_process *p);
+/* May it speak for this worker: the worker itself, or a live descendant, of the service's user? */
+bool worker_process_is_sender(const struct worker_process *p, const struct notify_datagram *d);
 /* Handle one notify datagram queue (event callback). */
 int worker_notify_dispatch(sd_event_source *source, int fd, uint32_t revents, void *userdata);

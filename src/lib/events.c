@@ -160,12 +160,25 @@ static int add_listener(struct tenure *t, const struct channel_message *m, struc
 	return 1;
 }
 
+static void say_closed(const struct tenure *t, const char *name)
+{
+	struct channel_message m = {.kind = CHANNEL_CLOSED};
+
+	if (t->channel_fd < 0 || !channel_name_valid(name))
+		return;
+	(void)snprintf(m.name, sizeof(m.name), "%s", name);
+	(void)channel_send(t, &m, NULL, 0);
+}
+
 static int change_listener(
 	struct tenure *t, const struct channel_message *m, struct tenure_event *ret)
 {
 	size_t i;
 	struct passed *p = find(t, m->name, &i);
 
+	/* Told a second time, as above. */
+	if (!p && m->kind == CHANNEL_REMOVE)
+		say_closed(t, m->name);
 	if (!p)
 		return 0;
 	if (m->kind == CHANNEL_LEAVE) {
@@ -202,6 +215,7 @@ static int handle(struct tenure *t, const struct channel_message *m, struct tenu
 	case CHANNEL_HELLO:
 	case CHANNEL_PONG:
 	case CHANNEL_TAKEN:
+	case CHANNEL_CLOSED:
 	case CHANNEL_STORE:
 	case CHANNEL_UNSTORE:
 	case CHANNEL_WELCOME:
@@ -225,7 +239,11 @@ EXPORT int tenure_next_event(struct tenure *t, struct tenure_event *ret)
 	struct channel_message m;
 	int r;
 
-	t->gone = passed_free(t->gone);
+	/* Whoever asks for the next event has done what the last one asked for. */
+	if (t->gone) {
+		say_closed(t, t->gone->name);
+		t->gone = passed_free(t->gone);
+	}
 	for (;;) {
 		if (t->next_arrived < t->n_arrived) {
 			*ret = (struct tenure_event){.kind = TENURE_EVENT_DESCRIPTOR,

@@ -64,7 +64,8 @@ enum tenure_event_kind {
 	/* The listener is to be closed: it gets no new connections, but accept what waits. For
 	 * those that want to close idle connections of it; otherwise nothing need be done. */
 	TENURE_EVENT_LISTENER_LEAVING = 3,
-	/* Nothing waits in its queue any more. Take fd out of your loop and close it. */
+	/* Nothing waits in its queue any more. Take fd out of your loop and close it, before the
+	 * next call of tenure_next_event(). */
 	TENURE_EVENT_LISTENER_REMOVED = 4,
 	/* A descriptor that your predecessor has stored after you were started, by its name: fd is
 	 * yours. Those from before: tenure_take(). */

@@ -13,6 +13,7 @@
  *     from the worker   hello      once, by whoever serves the channel: version, accepts
  *                       pong       the answer to ping: id
  *                       taken      a listener that was added is accepted from: name
+ *                       closed     a listener that was removed is closed: name
  *                       store      keep these descriptors for my place: name, poll
  *                       unstore    forget those: name
  *     from the daemon   welcome    the answer to hello: version, service, generation, worker
@@ -43,6 +44,7 @@ enum {
 	X(HELLO, "hello")                                                                          \
 	X(PONG, "pong")                                                                            \
 	X(TAKEN, "taken")                                                                          \
+	X(CLOSED, "closed")                                                                        \
 	X(STORE, "store")                                                                          \
 	X(UNSTORE, "unstore")                                                                      \
 	X(WELCOME, "welcome")                                                                      \

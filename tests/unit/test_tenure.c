@@ -373,7 +373,7 @@ static void worker_with_events(int listener, int channel)
 	must(e.fd == added && tenure_n_listeners(t) == 2);
 	next(t, TENURE_EVENT_LISTENER_REMOVED, &e);
 	must(e.fd == added && strcmp(e.name, "admin") == 0 && tenure_n_listeners(t) == 1);
-	must(close(e.fd) == 0);
+	must(close(e.fd) == 0); /* the next call says so */
 	for (int i = 0; i < 2; i++) {
 		next(t, TENURE_EVENT_DESCRIPTOR, &e);
 		must(strcmp(e.name, "session") == 0 && close(e.fd) == 0);
@@ -423,6 +423,10 @@ START_TEST(events)
 		NULL, 0);
 	send_message(pair[0], &(struct channel_message){.kind = CHANNEL_REMOVE, .name = "admin"},
 		NULL, 0);
+	m = expect(pair[0], CHANNEL_CLOSED, 0);
+	ck_assert_str_eq(m.name, "none");
+	m = expect(pair[0], CHANNEL_CLOSED, 0);
+	ck_assert_str_eq(m.name, "admin");
 	send_message(pair[0], &(struct channel_message){.kind = CHANNEL_STORED, .name = "session"},
 		two, 2);
 	send_message(pair[0],
