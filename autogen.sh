@@ -99,7 +99,6 @@ find_missing()
 	need nodejs have_command node
 	need libuv1-dev have_module libuv
 	need perl-base have_command perl
-	need socat have_command socat
 	need unbound have_command unbound
 }
 

@@ -88,7 +88,7 @@ static void add_connection(int fd)
 
 static void accept_one(int listener)
 {
-	/* The listener blocks or not, as it came; when another worker was faster there is none. */
+	/* When another worker was faster there is none. */
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd >= 0)
@@ -253,7 +253,7 @@ static void begin(void)
 {
 	struct tenure_listener l;
 	sigset_t set;
-	int r = tenure_new(&tenure, 0);
+	int r = tenure_new(&tenure, TENURE_NONBLOCK);
 
 	if (r < 0)
 		die("tenure_new", r);

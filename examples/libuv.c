@@ -212,7 +212,7 @@ static int bind_port_8080(void)
 int main(void)
 {
 	struct tenure_listener l;
-	int r = tenure_new(&tenure, 0);
+	int r = tenure_new(&tenure, TENURE_NONBLOCK);
 
 	if (r < 0)
 		die("tenure_new", -r);

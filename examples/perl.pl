@@ -16,12 +16,13 @@ $SIG{PIPE} = 'IGNORE';
 my $listeners = IO::Select->new;
 for my $fd (3 .. 2 + $ENV{LISTEN_FDS}) {
     my $listener = IO::Socket->new_from_fd($fd, 'r+') or die "descriptor $fd: $!\n";
+    $listener->blocking(0);    # another worker may be faster
     $listeners->add($listener);
 }
 until ($stop) {
     # Looked at again from time to time: the signal may come just before the wait.
     for my $listener ($listeners->can_read(0.1)) {
-        my $client = $listener->accept or next;    # another worker was faster
+        my $client = $listener->accept or next;
         $client->blocking(1);
         my $request = '';
         while ($request !~ /\r\n\r\n/) {

@@ -48,6 +48,8 @@ for fd in range(3, 3 + int(os.environ["LISTEN_FDS"])):
     server = Server(("", 0), Hello, bind_and_activate=False)
     server.socket.close()
     server.socket = socket.socket(fileno=fd)
+    # Another worker may be faster: then there is nobody to wait for.
+    server.socket.setblocking(False)
     servers.append(server)
 
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# A web server in shell that knows nothing of tenured but the environment: socat (Debian: apt-get
-# install socat) accepts from descriptor 3 and runs this script again for each connection.
+# A web server in shell that knows nothing of tenured but the environment. What a shell cannot do, to
+# accept from descriptor 3, a line of Perl does, and runs this script again for each connection.
 set -eu
 
 if [ "${1:-}" != answer ]; then
@@ -9,7 +9,16 @@ if [ "${1:-}" != answer ]; then
 		echo "no sockets were passed to this process" >&2
 		exit 1
 	fi
-	exec socat ACCEPT-FD:3,fork EXEC:"$0 answer"
+	exec perl -e '
+		$SIG{CHLD} = "IGNORE";
+		$SIG{TERM} = sub { exit };
+		open my $listener, "+<&=3" or die $!;
+		while () {
+			accept my $client, $listener or next;
+			next if fork;
+			$SIG{CHLD} = $SIG{TERM} = "DEFAULT";
+			open STDIN, "<&", $client and open STDOUT, ">&", $client and exec @ARGV or die $!;
+		}' "$0" answer
 fi
 
 carriage_return=$(printf '\r')

@@ -144,7 +144,7 @@ static int add_listener(struct tenure *t, const struct channel_message *m, struc
 			(void)channel_send(t, &taken, NULL, 0);
 		return 0;
 	}
-	r = passed_new(m->name, true, &t->arrived[0], &p);
+	r = passed_new(t, m->name, true, &t->arrived[0], &p);
 	if (r >= 0) {
 		t->n_arrived = 0;
 		fill(p, TENURE_EVENT_LISTENER_ADDED, ret);

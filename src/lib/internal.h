@@ -28,6 +28,7 @@ struct tenure {
 	char *service;
 	unsigned generation;
 	int worker; /* -1: none */
+	bool nonblock;
 	struct passed_list listeners;
 	struct passed_list stored; /* not taken yet */
 	char *taken_name;	   /* of the last one that was */
@@ -50,7 +51,8 @@ struct tenure {
 struct passed *passed_free(struct passed *p);
 /* A descriptor and its name; a socket's family, type and (of a listener) address are looked up.
  * Takes the descriptor on success. -ENOMEM. */
-int passed_new(const char *name, bool is_listener, int *fd_take, struct passed **ret);
+int passed_new(const struct tenure *t, const char *name, bool is_listener, int *fd_take,
+	struct passed **ret);
 int passed_list_add_take(struct passed_list *l, struct passed **p_take);
 void passed_list_remove(struct passed_list *l, size_t i);
 /* What LISTEN_FDS names. n_listeners: so many of them are listeners; SIZE_MAX: to be seen from the

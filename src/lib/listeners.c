@@ -41,10 +41,23 @@ static char *address_of(int fd, int type)
 	return address_format(&a);
 }
 
-int passed_new(const char *name, bool is_listener, int *fd_take, struct passed **ret)
+static int set_nonblock(int fd)
 {
-	struct passed *p = calloc(1, sizeof(*p));
+	int flags = fcntl(fd, F_GETFL);
 
+	if (flags < 0 || (!(flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0))
+		return -errno;
+	return 0;
+}
+
+int passed_new(const struct tenure *t, const char *name, bool is_listener, int *fd_take,
+	struct passed **ret)
+{
+	int r = is_listener && t->nonblock ? set_nonblock(*fd_take) : 0;
+	struct passed *p = r < 0 ? NULL : calloc(1, sizeof(*p));
+
+	if (r < 0)
+		return r;
 	if (!p)
 		return -ENOMEM;
 	p->fd = *fd_take;
@@ -94,7 +107,7 @@ static bool looks_like_listener(int fd)
 static int add(struct tenure *t, const char *name, int fd, bool is_listener)
 {
 	struct passed *p = NULL;
-	int r = passed_new(name, is_listener, &fd, &p);
+	int r = passed_new(t, name, is_listener, &fd, &p);
 
 	if (r >= 0)
 		r = passed_list_add_take(is_listener ? &t->listeners : &t->stored, &p);

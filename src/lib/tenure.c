@@ -107,12 +107,13 @@ EXPORT int tenure_new(struct tenure **ret, uint64_t flags)
 	struct tenure *t;
 	int r;
 
-	if (flags & ~(uint64_t)TENURE_UNSET_ENVIRONMENT)
+	if (flags & ~(uint64_t)(TENURE_UNSET_ENVIRONMENT | TENURE_NONBLOCK))
 		return -EINVAL;
 	t = calloc(1, sizeof(*t));
 	if (!t)
 		return -ENOMEM;
 	t->worker = t->notify_fd = t->channel_fd = t->poll_fd = -1;
+	t->nonblock = flags & TENURE_NONBLOCK;
 	r = read_all(t);
 	if (r < 0) {
 		/* It stays as it was, for the caller to try something else. */

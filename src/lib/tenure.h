@@ -47,8 +47,8 @@ struct tenure_listener {
 				until the listener is removed, or tenure_free() */
 	const char *address; /* "tcp:127.0.0.1:8080", "tcp:[::]:80", "udp:...", "unix:/run/x.sock",
 				"unix-dgram:...", "unix-seqpacket:..."; valid as the name is */
-	int fd;		     /* close-on-exec; yours to accept from. O_NONBLOCK is as it came: it is
-				shared with others, leave it */
+	int fd;		     /* close-on-exec; yours to accept from. O_NONBLOCK is as it came
+				(TENURE_NONBLOCK): it is shared with the other workers */
 	int family;	     /* AF_INET, AF_INET6, AF_UNIX */
 	int type;	     /* SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET */
 	int reserved_int;
@@ -94,12 +94,17 @@ enum {
 	 * WATCHDOG_PID, WATCHDOG_USEC and TENURE_CHANNEL from the environment, so that programs
 	 * that you start do not believe them. As unsetenv(3), not while other threads run. */
 	TENURE_UNSET_ENVIRONMENT = 1,
+	/* Set O_NONBLOCK on listeners, also on those that are added later. Whoever polls wants
+	 * that: another worker may be faster, and then accept(2) would wait for the next
+	 * connection. It belongs to the socket, which other workers and generations have, too: all
+	 * of them must be content with it, and it is never taken back. */
+	TENURE_NONBLOCK = 2,
 };
 
 /* Look at what was passed to this process. Once, at its start: descriptors that were passed are
  * made close-on-exec.
  *   ret    the handle, to be freed by tenure_free(); untouched on failure
- *   flags  0 or TENURE_UNSET_ENVIRONMENT
+ *   flags  of TENURE_UNSET_ENVIRONMENT and TENURE_NONBLOCK
  * 0; -EINVAL: an unknown flag, or an environment that contradicts itself (LISTEN_FDS is no number,
  * LISTEN_FDNAMES has another count, a descriptor it names is not open); -ENOMEM; -EMFILE, -ENFILE.
  * That nothing was passed is no error. */

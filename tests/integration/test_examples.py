@@ -81,7 +81,7 @@ class Example:
         ("python", "python3"),
         ("node", "node"),
         ("perl", "perl"),
-        ("shell", "socat"),
+        ("shell", "perl"),
         ("go", "go"),
     ],
 )

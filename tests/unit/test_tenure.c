@@ -101,7 +101,7 @@ START_TEST(alone)
 		struct tenure_event e;
 		struct pollfd p = {.events = POLLIN};
 
-		must(tenure_new(&t, 2) == -EINVAL && !t);
+		must(tenure_new(&t, 4) == -EINVAL && !t);
 		must(tenure_new(&t, 0) == 0);
 		must(tenure_where(t) == TENURE_ALONE);
 		must(!tenure_service(t) && tenure_generation(t) == 0 && tenure_worker(t) == -1);
@@ -139,7 +139,9 @@ START_TEST(under_systemd)
 		setenv("LISTEN_FDNAMES", "http:dns:state:half", 1);
 		setenv("WATCHDOG_USEC", "3000000", 1);
 		set_number("WATCHDOG_PID", getpid());
-		must(tenure_new(&t, TENURE_UNSET_ENVIRONMENT) == 0);
+		must(!(fcntl(3, F_GETFL) & O_NONBLOCK));
+		must(tenure_new(&t, TENURE_UNSET_ENVIRONMENT | TENURE_NONBLOCK) == 0);
+		must((fcntl(3, F_GETFL) & O_NONBLOCK) && !(fcntl(6, F_GETFL) & O_NONBLOCK));
 		must(!getenv("LISTEN_PID") && !getenv("WATCHDOG_USEC"));
 		must(tenure_where(t) == TENURE_SYSTEMD && tenure_n_listeners(t) == 2);
 		must(tenure_find_listener(t, "http", NULL, SOCK_STREAM, &l) == 0);
