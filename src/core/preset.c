@@ -56,7 +56,7 @@ static const struct preset presets[] = {
 		.signal = SIGQUIT,
 		.idle_wait_usec = SECONDS(10),
 		.timeout_usec = SECONDS(60),
-		.programs = WORDS("unicorn", "unicorn_rails"),
+		.programs = WORDS("unicorn",																"unicorn_rails"),
 		.tested = "unicorn 6.0.0 (Debian 12)",
 		.needs = "no listen",
 		.why = "QUIT: it finishes its requests; TERM would end them",
@@ -111,7 +111,7 @@ static const struct preset presets[] = {
 		.command = "node server.js {fd:http}",
 		.handoff = HANDOFF_LISTEN_FDS,
 		.idle_wait_usec = SECONDS(20),
-		.programs = WORDS("node", "nodejs"),
+		.programs = WORDS("node",							     "nodejs"),
 		.tested = "node 20.20.2",
 		.needs = "server.listen({fd: 3}), or the number of {fd:NAME} from an argument",
 		.why = "a server that does not handle TERM dies of it in mid-request: it gets the "
@@ -126,7 +126,7 @@ static const struct preset presets[] = {
 		.timeout_usec = SECONDS(60),
 		.arguments = ARGUMENTS({.words = {"--nodaemonize"}, .instead = {"-F"}}),
 		.programs = WORDS("php-fpm"),
-		.tested = "php-fpm 8.2 (Debian 12)",
+		.tested = "php-fpm 8.2.36 (Debian 12)",
 		.needs = "each pool's listen the very address of a listener: \"listen = 9000\" is "
 			 "[::]:9000; process_control_timeout, or QUIT cuts requests off after 1 s", .why = "QUIT: it finishes its requests",
 	 },
@@ -142,8 +142,9 @@ static const struct preset presets[] = {
 				 "unix_signal:15 gracefully_kill_them_all"}}),
 		.programs = WORDS("uwsgi", "uwsgi-core"),
 		.tested = "uwsgi 2.0.21 (Debian 12)",
-		.needs = "no socket of its own",
-		.why = "by itself it takes TERM for a reload, and does not end",
+		.needs = "no socket of its own; with its own HTTP, --add-header \"Connection: "
+			 "close\", "
+			 "because it closes connections without saying so", .why = "by itself it takes TERM for a reload, and does not end",
 	 },
 	{
 		.name = "caddy",
@@ -153,7 +154,7 @@ static const struct preset presets[] = {
 		.idle_wait_usec = SECONDS(20),
 		.programs = WORDS("caddy"),
 		.needs = "bind fd/3 in its configuration, which Debian 12's caddy 2.6 does not "
-			 "know yet",										 .why = "for the versions that take descriptors, by their documentation",
+			 "know yet",													    .why = "for the versions that take descriptors, by their documentation",
 	 },
 	{
 		.name = "go",
@@ -162,6 +163,7 @@ static const struct preset presets[] = {
 		.handoff = HANDOFF_LISTEN_FDS,
 		.idle_wait_usec = SECONDS(10),
 		.programs = WORDS("go"),
+		.tested = "net/http of Go 1.19.8 (Debian 12)",
 		.needs = "net.FileListener(os.NewFile(3, \"\")), or activation.Listeners()",
 		.why = "a program that does not handle TERM dies of it: Server.Shutdown() there, "
 		       "or "
@@ -173,6 +175,7 @@ static const struct preset presets[] = {
 		.handoff = HANDOFF_LISTEN_FDS,
 		.idle_wait_usec = SECONDS(10),
 		.programs = WORDS("cargo"),
+		.tested = "std of Rust 1.95",
 		.needs = "TcpListener::from_raw_fd(3), or the crate listenfd",
 		.why = "a program that does not handle TERM dies of it: it gets the signal when "
 		       "its "

@@ -79,5 +79,6 @@ int verb_preview(struct context *context);
 int verb_events(struct context *context);
 int verb_wait(struct context *context);
 int verb_check(struct context *context);
+int verb_presets(struct context *context);
 int verb_help(struct context *context);
 int verb_version(struct context *context);

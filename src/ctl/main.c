@@ -36,6 +36,8 @@ static const struct verb verbs[] = {
 	 0, 0, OPTION_EXIT_CODE, false, verb_diff},
 	{"check", "[--as PATH] [FILE]", "Check a configuration, without a daemon",
 	 0, UINT_MAX, OPTION_AS, true, verb_check},
+	{"presets", "[NAME]", "What is known of servers, and how they are run",
+	 0, UINT_MAX, 0, true, verb_presets},
 	{"listeners", "[SERVICE]", "The sockets, and how upgrades treat them",
 	 0, 1, 0, false, verb_listeners},
 	{"events", "[SERVICE]", "What happened; with -f what happens",

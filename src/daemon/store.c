@@ -19,7 +19,8 @@ enum { NOFILE_SPARE = 32 };
 /* Numbers begin again after that many; by then the first ones are long gone. */
 enum { NUMBER_MAX = 36 * 36 * 36 * 36 * 36 - 1 };
 
-static const char kinds[] = "lipnodecskw";
+/* All of enum stored; what is not here is nobody's when it comes back. */
+static const char kinds[] = "lipnodecskwrh";
 
 static void format_name(enum stored kind, unsigned number, char *ret)
 {
