@@ -369,7 +369,11 @@ static bool is_gone(const struct manager_service *s, unsigned generation, unsign
 		return false;
 	if (!manager_service_generation(s, generation))
 		return true;
-	return g && index >= MAX(g->n_workers, MAX(g->wanted, g->policy.workers));
+	if (!g)
+		return false;
+	/* One that is just starting does not have all of its workers yet. */
+	return index >= MAX(MAX(g->n_workers, g->wanted),
+				g->state == GENERATION_STARTING ? g->policy.workers : 0);
 }
 
 /* What the one that was rolled back had is what the one that serves again has. */
