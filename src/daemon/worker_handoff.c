@@ -200,8 +200,7 @@ static const char *path_of_socket(enum handoff_kind kind, void *userdata)
 
 /* Where the sockets that we serve are is known now, and may be another place for the next daemon.
  */
-static int replace_sockets(
-	struct paths *paths, unsigned handoff, char *const *from, char ***ret)
+static int replace_sockets(struct paths *paths, unsigned handoff, char *const *from, char ***ret)
 {
 	_cleanup_strv_ char **list = NULL;
 
@@ -243,8 +242,7 @@ int worker_handoff_prepare(struct worker_process *p, const struct manager_genera
 	if (r >= 0)
 		r = tell_itself(p, c, h, &h->environment);
 	if (r >= 0)
-		r = tell_sockets(
-			p, g, h, (size_t)n_stored, stored, &h->environment, ret_error);
+		r = tell_sockets(p, g, h, (size_t)n_stored, stored, &h->environment, ret_error);
 	if (r >= 0)
 		r = replace_sockets(&paths, c->handoff, h->environment, &h->environment);
 	if (r >= 0)

@@ -14,10 +14,10 @@ enum { SPAWN_FDS_MAX = CONFIG_LISTENERS_MAX + WORKER_STORE_MAX + 6 };
 struct worker_handoff {
 	struct spawn_fd fds[SPAWN_FDS_MAX]; /* sources borrowed, but for ready_fd and channel_fd */
 	size_t n_fds;
-	int next;	   /* the first number that is free behind all of them */
-	int ready_fd;	   /* the worker's end, closed with this; -1: none */
-	int ready_number;  /* its number there */
-	int channel_fd;	   /* the worker's end, closed with this; -1: none */
+	int next;	  /* the first number that is free behind all of them */
+	int ready_fd;	  /* the worker's end, closed with this; -1: none */
+	int ready_number; /* its number there */
+	int channel_fd;	  /* the worker's end, closed with this; -1: none */
 	char **environment;
 	char **argv; /* NULL: the snapshot's */
 };

@@ -44,9 +44,9 @@ struct worker_process {
 	uint64_t has_listeners;	  /* bit per listener that it was given */
 	uint64_t told_leave;	  /* of those, which are about to be closed */
 	uint64_t told_remove;	  /* of those, which it is to close now */
-	bool told_main_pid;	   /* a wrong MAINPID= was logged, once for each process */
-	bool told_to_go;	   /* the drain signal was sent */
-	char *status;		   /* STATUS= */
+	bool told_main_pid;	  /* a wrong MAINPID= was logged, once for each process */
+	bool told_to_go;	  /* the drain signal was sent */
+	char *status;		  /* STATUS= */
 	sd_event_source *watchdog_source;
 	uint64_t watchdog_usec;	    /* 0: off */
 	uint64_t spawned_usec;	    /* CLOCK_MONOTONIC */

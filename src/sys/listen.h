@@ -107,9 +107,10 @@ int listen_dropped(int fd, unsigned *ret);
  * Datagram sockets are left alone (they could not send any more). -ENOTCONN when it does not
  * listen. */
 int listen_nudge(int fd);
-/* From now on no new connection is begun at it: who tries waits, and tries again. Those that are being
- * set up go on, and what is queued is not touched. A UDP socket takes no more datagrams. A Unix
- * socket cannot be kept from it: take its path away. 0 or -errno. SO_ATTACH_FILTER in socket(7). */
+/* From now on no new connection is begun at it: who tries waits, and tries again. Those that are
+ * being set up go on, and what is queued is not touched. A UDP socket takes no more datagrams. A
+ * Unix socket cannot be kept from it: take its path away. 0 or -errno. SO_ATTACH_FILTER in
+ * socket(7). */
 int listen_begin_no_more(int fd);
 /* End a lane's socket for every holder: what is queued is reset, the socket leaves the group.
  * A UDP socket is connected to a port nobody uses, so that whoever holds it gets nothing more.

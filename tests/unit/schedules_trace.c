@@ -28,6 +28,7 @@ const char *event_to_string(enum service_event_kind kind)
 		[EVENT_EMPTY] = "empty",
 		[EVENT_EXTEND_READY_TIMEOUT] = "extend",
 		[EVENT_TIME] = "time",
+		[EVENT_LISTENERS] = "listeners",
 	};
 
 	return names[kind];

@@ -642,9 +642,69 @@ START_TEST(stories_as_told)
 }
 END_TEST
 
+/* --- listeners that come and go while it runs ---------------------------------------------------
+ */
+
+static int tell(struct service *s, struct service_event e, struct effects *ret)
+{
+	effects_done(ret);
+	return service_step(s, &e, 1, ret);
+}
+
+START_TEST(other_listeners)
+{
+	struct upgrade_spec spec = {.listeners = 1};
+	struct service_config config;
+	struct effects effects = {0};
+	struct lane_share shares[CONFIG_GENERATIONS_MAX + 2];
+	struct service_event listeners = {.kind = EVENT_LISTENERS, .generation = 1, .spec = &spec};
+	const struct generation *g;
+	struct service s;
+
+	ck_assert_int_eq(service_config_init(&config, "web"), 0);
+	config.workers = 1;
+	policy_from_config(&spec.policy, &config);
+	spec.policy.steered = spec.policy.per_worker = true;
+	service_init(&s);
+	ck_assert_int_eq(tell(&s, listeners, &effects), -ESRCH);
+	ck_assert_int_eq(
+		tell(&s, (struct service_event){.kind = EVENT_UPGRADE, .spec = &spec}, &effects),
+		0);
+	ck_assert_int_eq(
+		tell(&s, (struct service_event){.kind = EVENT_READY, .generation = 1}, &effects),
+		0);
+	ck_assert_uint_eq(s.current, 1);
+	ck_assert_uint_eq(service_shares(&s, 2, shares), 1);
+	ck_assert_ptr_null(shares[0].generation);
+
+	/* Sockets first, then connections. */
+	spec.listeners = 3;
+	spec.policy.per_worker = false;
+	ck_assert_int_eq(tell(&s, listeners, &effects), 0);
+	g = service_generation(&s, 1);
+	ck_assert_uint_eq(effects.n, 2);
+	ck_assert_int_eq(effects.list[0].kind, EFFECT_PREPARE_LANE);
+	ck_assert_uint_eq(effects.list[0].value, g->lane);
+	ck_assert_int_eq(effects.list[1].kind, EFFECT_STEER);
+	ck_assert(g->policy.steered && !g->policy.per_worker);
+	ck_assert_uint_eq(service_shares(&s, 2, shares), 1);
+	ck_assert_ptr_eq(shares[0].generation, g);
+	ck_assert(service_is_valid(&s));
+
+	spec.listeners = 1;
+	ck_assert_int_eq(tell(&s, listeners, &effects), 0);
+	ck_assert_uint_eq(service_shares(&s, 2, shares), 1);
+	ck_assert_ptr_null(shares[0].generation);
+	ck_assert(service_is_valid(&s));
+	service_config_done(&config);
+	service_done(&s);
+	effects_done(&effects);
+}
+END_TEST
+
 int main(void)
 {
-	const TTest *const tests[] = {stories_as_told};
+	const TTest *const tests[] = {stories_as_told, other_listeners};
 
 	return run_tests("service", tests, ARRAY_SIZE(tests));
 }
