@@ -76,6 +76,12 @@ def einhorn():
     return einhorn_fds(), lambda: acked(json.dumps({"command": "worker:ack", "pid": os.getpid()}) + "\n", "path")
 
 
+def einhorn_late():
+    """Its parent was replaced while it started: what a client that does not look at that says."""
+    text = json.dumps({"command": "worker:ack", "pid": os.getpid()}) + "\n"
+    return [int(ENV["EINHORN_FD_0"])], lambda: acked(text, "path")
+
+
 def einhorn_yaml():
     """As its Ruby client writes it."""
     text = f"---\ncommand: worker:ack\npid: {os.getpid()}\n".replace("%", "%25").replace("\n", "%0A")

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from daemon import BAD_CONFIG, ROLLED_BACK
-from harness import assert_clean, free_port, http_get, wait_until
+from harness import TENURED, assert_clean, free_port, http_get, wait_until
+from own_keeper import OwnKeeper
 from servers import HAPROXY, NGINX, RACK, WSGI, find
 
 WORKER = Path(__file__).resolve().parent / "dialect_worker.py"
@@ -177,20 +178,50 @@ def test_never_ready(daemon, load, name, handoff, ready, reason):
     assert_clean(running.stop(), generations=[1])
 
 
-def test_ready_outlives_the_daemon(daemon):
+@pytest.mark.parametrize("first, name, handoff, ready", [
+    ("stdin", "notification-fd", "s6", {"by": "fd", "number": 3}),
+    ("einhorn", "einhorn", "einhorn", {"by": "einhorn-ack"}),
+    ("einhorn-fd", "einhorn-fd", "einhorn", {"by": "einhorn-ack"}),
+])
+def test_ready_outlives_the_daemon(daemon, first, name, handoff, ready):
     """A worker that is about to say it when the daemon replaces itself is heard by the next."""
     port = free_port()
-    one = start(daemon, worker("stdin"), f"127.0.0.1:{port}", handoff="s6")
+    first_ready = ready if name == first else "accept"
+    one = start(daemon, worker(first), f"127.0.0.1:{port}", handoff=handoff, ready=first_ready)
     go = one.directory / "go"
-    script = f"while [ ! -e {go} ]; do sleep 0.05; done; exec {PYTHON} {WORKER} notification-fd"
+    script = f"while [ ! -e {go} ]; do sleep 0.05; done; exec {PYTHON} {WORKER} {name}"
     web = one.config["services"]["web"]
-    web.update(command=["sh", "-c", script], ready={"by": "fd", "number": 3, "timeout": "30s"})
+    web.update(command=["sh", "-c", script], ready={**ready, "timeout": "30s"})
     one.write_config()
     one.upgrade("web", "--detach")
     wait_until(lambda: one.pids(generation=2), what="the new worker")
     one.ctl("reexec")
     go.touch()
     one.wait_serving(generation=2, timeout=30)
+
+
+@pytest.mark.parametrize("first, name, handoff, ready", [
+    ("stdin", "notification-fd", "s6", {"by": "fd", "number": 3}),
+    ("einhorn", "einhorn-late", "einhorn", {"by": "einhorn-ack"}),
+])
+def test_ready_outlives_a_killed_daemon(no_strays, first, name, handoff, ready):
+    """The same when it is killed, and its keeper starts another."""
+    # pylint: disable=unused-argument
+    one = OwnKeeper()
+    go = one.directory / "go"
+    script = f"while [ ! -e {go} ]; do sleep 0.05; done; exec {PYTHON} {WORKER} {name}"
+    web = service_of(worker(first), f"127.0.0.1:{free_port()}", handoff=handoff)
+    one.config = {"services": {"web": web}}
+    one.write_config()
+    with one:
+        one.wait_serving(generation=1)
+        web.update(command=["sh", "-c", script], ready={**ready, "timeout": "30s"})
+        one.write_config()
+        one.upgrade("web", "--detach")
+        wait_until(lambda: one.pids(generation=2), what="the new worker")
+        one.crash_daemon()
+        go.touch()
+        one.wait_serving(generation=2, timeout=30)
 
 
 # ---- wrappers
@@ -278,6 +309,17 @@ while (1) {
         one.upgrade()
         assert http_get(port).text == f"hello from generation {number}\n"
     assert_clean(running.stop())
+
+
+PSGI = r"""my $body = "hello from generation $ENV{TENURE_GENERATION}\n";
+sub { [200, ['Content-Type' => 'text/plain', 'Content-Length' => length $body], [$body]] };
+"""
+
+
+def test_starman_itself(daemon, load):
+    """A server of its family."""
+    of_program(daemon, load, "starman", ["starman", "--workers", "2", "app.psgi"], ["server-starter"],
+               {"app.psgi": PSGI}, "hello from generation 3\n", drain={"signal": "QUIT", "idle_wait": "10s"})
 
 
 def of_program(daemon, load, program, command, handoff, files=(), text=None, **keys):
@@ -386,6 +428,33 @@ def test_s6_itself(daemon):
         one.upgrade()
         one.wait_generation_gone(number - 1)
         assert http_get(f"unix:{path}").text == f"hello from generation {number}"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name, handoff, words", [
+    ("einhorn", "einhorn", []), ("einhorn-yaml", "einhorn", []), ("stdin", "inetd", []),
+])
+def test_as_another_user(daemon, load, name, handoff, words):
+    """Workers of another user reach the socket beside the control socket, where they may enter."""
+    port = free_port()
+    keys = {"ready": "einhorn-ack"} if handoff == "einhorn" else {}
+    one = start(daemon, worker(name, *words), f"127.0.0.1:{port}", handoff=handoff, user="nobody", **keys)
+    upgrade_under_load(one, load, port, n=1)
+
+
+def test_run(daemon, load):
+    """The same without a file: what start_server's users write."""
+    port = free_port()
+    one = daemon(start=False)
+    one.command = [
+        TENURED, "--no-keeper", "run", "--socket", str(one.socket_path), "--listen", f"127.0.0.1:{port}",
+        "--handoff", "server-starter", "--handoff", "nginx", "--preset", "node", "--name", "web",
+        "--soak", "0s", "--settle", "50ms", "--", *worker("server-starter")]
+    one.start()
+    one.wait_serving()
+    env = json.loads(http_get(port).text)["env"]
+    assert env["NGINX"] == "3;" and "LISTEN_FDS" not in env
+    upgrade_under_load(one, load, port, n=1)
 
 
 def test_check_refuses(daemon):
