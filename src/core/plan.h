@@ -71,8 +71,8 @@ void plan_done(struct plan *p);
  */
 int plan_snapshot_differs(
 	const struct service_config *a, const struct service_config *b, char ***reasons);
-/* Can the listeners of a become those of b while workers run: some are added, others taken away, and
- * those that stay are as they were. For services with `handoff: channel`, whose workers know
+/* Can the listeners of a become those of b while workers run: some are added, others taken away,
+ * and those that stay are as they were. For services with `handoff: channel`, whose workers know
  * listeners by their names. */
 bool plan_can_listen(const struct service_config *a, const struct service_config *b);
 /* Same socket: address, kind (and inherited name). Backlog, mode and such may differ. */
