@@ -95,8 +95,8 @@ static int check_text(
 	static const char *const wants[] = {
 		[REFERENCE_FD] = "\"{fd:\" needs a listener's name and \"}\", such as {fd:http}",
 		[REFERENCE_SOCKET] = "\"{socket:\" needs haproxy, uwsgi-zerg or einhorn and \"}\"",
-		[REFERENCE_CIRCUS] = "\"circus.sockets.\" needs a listener's name and its "
-				     "closing \")\", such as $(circus.sockets.http)",
+		[REFERENCE_CIRCUS] =
+			"\"circus.sockets.\" needs a listener's name and its closing \")\"",
 	};
 	struct dialect_reference reference;
 	int q;

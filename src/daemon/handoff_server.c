@@ -17,8 +17,9 @@
 
 /* Who has not finished by then never will. */
 #define ASK_USEC (10 * USEC_PER_SEC)
+#define TELL_AGAIN_USEC (60 * USEC_PER_SEC)
 
-enum { LINE_MAX_BYTES = 1024, ASKERS_MAX = 256, KINDS = 3 };
+enum { LINE_MAX_BYTES = 1024, ASKERS_MAX = 4096, DEPTH_MAX = 64, KINDS = 3 };
 
 static const enum handoff_kind kinds[KINDS] = {
 	HANDOFF_HAPROXY, HANDOFF_UWSGI_ZERG, HANDOFF_EINHORN};
@@ -43,6 +44,7 @@ struct handoff_server {
 	sd_event_source *sources[KINDS];
 	struct asker *askers;
 	unsigned n_askers;
+	uint64_t told_usec; /* when a stranger was told of last; 0: never */
 };
 
 static void asker_free(struct asker *a)
@@ -66,47 +68,56 @@ static void asker_free(struct asker *a)
 
 /* --- who asks ------------------------------------------------------------- */
 
-static struct worker_process *find_in(const struct manager_service *s, pid_t pid)
+static struct worker_process *worker_of_pid(const struct manager *m, pid_t pid)
 {
-	for (size_t i = 0; i < s->n_generations; i++)
-		for (unsigned k = 0; k < s->generations[i]->n_workers; k++) {
-			struct worker_process *p = s->generations[i]->workers[k];
+	for (size_t i = 0; i < m->n_services; i++)
+		for (size_t j = 0; j < m->services[i]->n_generations; j++) {
+			const struct manager_generation *g = m->services[i]->generations[j];
 
-			if (p && p->pid > 0 &&
-				(p->pid == pid || process_is_descendant(pid, p->pid)))
-				return p;
+			for (unsigned k = 0; k < g->n_workers; k++)
+				if (g->workers[k] && g->workers[k]->pid == pid)
+					return g->workers[k];
 		}
 	return NULL;
 }
 
+/* The worker that this process is, or descends from. */
 static struct worker_process *find_worker(const struct manager *m, pid_t pid)
 {
-	struct worker_process *p = NULL;
+	for (int depth = 0; pid > 1 && depth < DEPTH_MAX; depth++) {
+		struct worker_process *p = worker_of_pid(m, pid);
 
-	for (size_t i = 0; pid > 0 && !p && i < m->n_services; i++)
-		p = find_in(m->services[i], pid);
-	return p;
+		if (p || process_parent(pid, &pid) < 0)
+			return p;
+	}
+	return NULL;
 }
 
-/* The worker at the other end, if its service has to do with this kind; else a message. */
-static struct worker_process *worker_of(const struct asker *a, struct manager_generation **ret)
+/* The worker at the other end, if its service has to do with this kind. */
+static struct worker_process *worker_at(
+	struct handoff_server *s, enum handoff_kind kind, int fd, struct manager_generation **ret)
 {
 	_cleanup_peer_ struct peer peer = {0};
-	struct manager *m = a->server->manager;
+	uint64_t now = manager_now(s->manager);
 	struct worker_process *p;
 
-	if (peer_of(a->fd, &peer) < 0)
+	if (peer_of(fd, &peer) < 0)
 		return NULL;
-	p = find_worker(m, peer.pid);
+	p = find_worker(s->manager, peer.pid);
 	*ret = p ? manager_service_generation(p->service, p->generation) : NULL;
-	if (*ret && ((*ret)->snapshot->config.handoff & a->kind))
+	if (*ret && ((*ret)->snapshot->config.handoff & kind))
 		return p;
-	log_warning("process %d is not of a service with handoff: %s, and gets nothing from its "
-		    "socket",
-		(int)peer.pid,
-		a->kind == HANDOFF_UWSGI_ZERG ? "uwsgi-zerg"
-		: a->kind == HANDOFF_HAPROXY  ? "haproxy"
-					      : "einhorn");
+	/* Anybody can connect, and fill the log. */
+	if (s->told_usec == 0 || now - s->told_usec > TELL_AGAIN_USEC) {
+		s->told_usec = now;
+		log_warning(
+			"process %d is not of a service with handoff: %s, and gets nothing from "
+			"its socket",
+			(int)peer.pid,
+			kind == HANDOFF_UWSGI_ZERG ? "uwsgi-zerg"
+			: kind == HANDOFF_HAPROXY  ? "haproxy"
+						   : "einhorn");
+	}
 	return NULL;
 }
 
@@ -117,7 +128,7 @@ static int sockets_of(const struct asker *a, int fds[static CONFIG_LISTENERS_MAX
 {
 	_cleanup_error_ struct error error = ERROR_NULL;
 	struct manager_generation *g = NULL;
-	struct worker_process *p = worker_of(a, &g);
+	struct worker_process *p = worker_at(a->server, a->kind, a->fd, &g);
 	int r;
 
 	if (!p)
@@ -181,7 +192,7 @@ static void take_ack(const struct asker *a, char *line)
 
 	if (einhorn_parse(line, &command) != EINHORN_ACK)
 		return;
-	p = worker_of(a, &g);
+	p = worker_at(a->server, a->kind, a->fd, &g);
 	if (p && g->snapshot->config.ready.by == READY_EINHORN)
 		worker_ready_fd_said(p);
 }
@@ -273,6 +284,7 @@ static int on_connection(sd_event_source *source, int fd, uint32_t revents, void
 {
 	struct handoff_server *s = userdata;
 	int taken = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+	struct manager_generation *g;
 
 	(void)source;
 	(void)revents;
@@ -282,9 +294,16 @@ static int on_connection(sd_event_source *source, int fd, uint32_t revents, void
 		close_fd(taken);
 		return 0;
 	}
-	for (size_t i = 0; i < KINDS; i++)
-		if (s->fds[i] == fd)
+	for (size_t i = 0; i < KINDS; i++) {
+		if (s->fds[i] != fd)
+			continue;
+		/* Strangers cannot keep others waiting. */
+		if (worker_at(s, kinds[i], taken, &g))
 			(void)asker_new(s, kinds[i], taken);
+		else
+			close_fd(taken);
+		break;
+	}
 	return 0;
 }
 

@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -224,6 +225,32 @@ def test_ready_outlives_a_killed_daemon(no_strays, first, name, handoff, ready):
         one.wait_serving(generation=2, timeout=30)
 
 
+def test_strangers_at_einhorns_socket(daemon, load):
+    """They get nothing, keep nobody waiting, and cannot speak for a worker."""
+    port = free_port()
+    one = start(daemon, worker("einhorn"), f"127.0.0.1:{port}", handoff="einhorn", ready="einhorn-ack")
+    path = str(one.directory / "control-einhorn.sock")
+    strangers = []
+    for _ in range(500):
+        strangers.append(socket.socket(socket.AF_UNIX))
+        strangers[-1].connect(path)
+    upgrade_under_load(one, load, port, n=1)
+    one.config["services"]["web"].update(
+        command=worker("einhorn-silent"), ready={"by": "einhorn-ack", "timeout": "2s"})
+    one.write_config()
+    one.upgrade("web", "--detach")
+    pid = wait_until(lambda: one.pids(generation=3), what="the new worker")[0]
+    with socket.socket(socket.AF_UNIX) as liar:
+        liar.connect(path)
+        with suppress(BrokenPipeError):
+            liar.sendall(json.dumps({"command": "worker:ack", "pid": pid}).encode() + b"\n")
+        one.wait_log("never wrote worker:ack")
+    for stranger in strangers:
+        stranger.close()
+    assert one.log.count("gets nothing from its socket") <= 2
+    assert one.service()["generation"] == 2
+
+
 # ---- wrappers
 
 
@@ -388,8 +415,9 @@ def test_haproxy_pulls(daemon, load):
     with socket.socket(socket.AF_UNIX) as stranger:
         stranger.settimeout(5)
         stranger.connect(str(path))
-        stranger.sendall(b"_getsocks\n")
-        assert stranger.recv(100) == b""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            stranger.sendall(b"_getsocks\n")
+            assert stranger.recv(100) == b""
     one.wait_log("gets nothing from its socket")
 
 
