@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/report_text.h"
+#include "daemon/worker_channel.h"
 
 #include <syslog.h>
 
@@ -93,6 +94,9 @@ static char *worker_draining(const struct scene *c)
 {
 	const char *name = sigabbrev_np(c->g ? c->g->policy.drain.signal : SIGTERM);
 
+	if (c->p && worker_channel_takes_drain(c->p))
+		return xasprintf("%s: generation %u: worker %u is told to finish (by its channel)",
+			WORKER(c));
 	return xasprintf("%s: generation %u: worker %u is told to finish (SIG%s)", WORKER(c),
 		name ? name : "?");
 }

@@ -171,11 +171,16 @@ void worker_channel_sync(struct worker_process *p)
 			p->channel_source, r == -EAGAIN ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
+bool worker_channel_takes_drain(const struct worker_process *p)
+{
+	return p->channel_fd >= 0 && (p->channel_accepts & CHANNEL_ACCEPTS_DRAIN);
+}
+
 bool worker_channel_drain(struct worker_process *p, uint64_t deadline_usec)
 {
 	const struct channel_message m = {.kind = CHANNEL_DRAIN, .deadline_usec = deadline_usec};
 
-	if (p->channel_fd < 0 || !(p->channel_accepts & CHANNEL_ACCEPTS_DRAIN))
+	if (!worker_channel_takes_drain(p))
 		return false;
 	worker_channel_sync(p);
 	return send_message(p, &m, NULL, 0) >= 0;

@@ -25,5 +25,7 @@ void worker_channel_done(struct worker_process *p);
 void worker_channel_sync(struct worker_process *p);
 /* Tell it to drain. False: it was not told, and needs a signal. */
 bool worker_channel_drain(struct worker_process *p, uint64_t deadline_usec);
+/* Would it be told so? */
+bool worker_channel_takes_drain(const struct worker_process *p);
 /* Does it take listeners while it runs? */
 bool worker_channel_takes_listeners(const struct worker_process *p);
