@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/report_text.h"
-#include "daemon/worker_channel.h"
 
 #include <syslog.h>
 
 #include "base/parse.h"
+#include "daemon/worker_channel.h"
 
 /* Everything a sentence may need. g, w, p are NULL when they are gone already. */
 struct scene {
