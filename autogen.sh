@@ -60,6 +60,15 @@ have_pytest()
 		python3 -c 'import pytest' >/dev/null 2>&1
 }
 
+# It is called after its version.
+have_fpm()
+{
+	for fpm in /usr/sbin/php-fpm*; do
+		[ ! -x "$fpm" ] || return 0
+	done
+	return 1
+}
+
 # need PACKAGE TEST...: note the package unless the test succeeds.
 missing=
 need()
@@ -98,7 +107,18 @@ find_missing()
 	need lighttpd have_command lighttpd
 	need nodejs have_command node
 	need libuv1-dev have_module libuv
+	need libnet-server-ss-prefork-perl test -e /usr/share/perl5/Net/Server/SS/PreFork.pm
+	need libserver-starter-perl have_command start_server
+	need nginx-light have_command nginx
 	need perl-base have_command perl
+	need php-fpm have_fpm
+	need puma have_command puma
+	need s6 have_command s6-ipcserverd
+	need starman have_command starman
+	need unicorn have_command unicorn
+	need uvicorn have_command uvicorn
+	need uwsgi-core have_command uwsgi
+	need uwsgi-plugin-python3 test -e /usr/lib/uwsgi/plugins/python3_plugin.so
 	need unbound have_command unbound
 }
 
@@ -129,9 +149,9 @@ install_missing()
 	echo "    ${as_root:+$as_root }apt-get install --no-install-recommends$missing"
 	echo
 	case "$missing " in
-	*' haproxy '* | *' lighttpd '* | *' unbound '*)
-		echo "(The tests run haproxy, lighttpd and unbound themselves. Where systemd is running, Debian"
-		echo "also starts their services: \"systemctl disable --now haproxy lighttpd unbound\" undoes"
+	*' haproxy '* | *' lighttpd '* | *' nginx-light '* | *' php-fpm '* | *' unbound '*)
+		echo "(The tests run haproxy, lighttpd, nginx, php-fpm and unbound themselves. Where systemd is running,"
+		echo "Debian also starts their services: \"systemctl disable --now haproxy lighttpd nginx unbound\" undoes"
 		echo "that.)"
 		echo
 		;;
