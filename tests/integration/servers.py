@@ -24,7 +24,6 @@ def find(program, optional=False):
             pytest.fail(f"{program} is not installed")
         pytest.skip(f"{program} is not installed")
     return path
-    return path
 
 
 @dataclass
@@ -43,11 +42,11 @@ class Server:
     def service(self, directory, port):
         """Its service, with its files in the directory. "PORT" and "DIR" in them are replaced."""
 
-        path = find(self.program, self.optional)
+        program = find(self.program, self.optional)
 
         def fill(text):
             text = text.replace("PORT", str(port)).replace("DIR", str(directory))
-            return text.replace("PROGRAM", path)
+            return text.replace("PROGRAM", program)
 
         for name, text in self.files.items():
             path = directory / name
