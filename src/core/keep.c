@@ -8,6 +8,9 @@
 #define EXTEND_MAX_USEC (24 * 60 * 60 * USEC_PER_SEC)
 /* Between SIGABRT, which may leave a core, and SIGKILL. */
 #define ABORT_USEC (5 * USEC_PER_SEC)
+/* We ourselves did not run at a deadline, as in a container that was paused: neither did the
+ * daemon. */
+#define LATE_USEC (2 * USEC_PER_SEC)
 #define SWEEP_USEC (10 * USEC_PER_SEC)
 #define SWEEP_KILL_USEC (2 * USEC_PER_SEC)
 /* So many starts have failed: try the old file too. */
@@ -126,7 +129,13 @@ static void due(struct keep *k, uint64_t now_usec, struct keep_effects *ret)
 	case KEEP_STARTING:
 	case KEEP_SERVING:
 	case KEEP_STOPPING:
-		abort_daemon(k, now_usec, ret);
+		if (now_usec - k->deadline_usec > LATE_USEC && !k->aborting)
+			k->deadline_usec =
+				now_usec + (k->state == KEEP_STARTING || k->watchdog_usec == 0
+							   ? START_USEC
+							   : k->watchdog_usec);
+		else
+			abort_daemon(k, now_usec, ret);
 		break;
 	case KEEP_SWEEPING:
 		/* What even that does not end is in the kernel, and not ours to wait for. */

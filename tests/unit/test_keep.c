@@ -218,6 +218,21 @@ START_TEST(hangs)
 }
 END_TEST
 
+/* The keeper itself did not run: a container was paused, or the machine had no time for either. */
+START_TEST(paused)
+{
+	check_life(2 * USEC_PER_SEC, "time ready alive time@2000 killed+=6",
+		"[ SPAWN] [] [] [hung >6] [failed1:0ms]");
+	check_life(2 * USEC_PER_SEC, "time ready alive time@3600000 time@1999 time@1",
+		"[ SPAWN] [] [] [] [] [hung >6]");
+	check_life(2 * USEC_PER_SEC, "time ready alive time@3600000 alive@1000 time@1999 time@1",
+		"[ SPAWN] [] [] [] [] [] [hung >6]");
+	check_life(0, "time time@3600000 time@89999 time@1", "[ SPAWN] [] [] [hung >6]");
+	/* What was told to end does not get more time for that. */
+	check_life(0, "time time@90000 time@3600000", "[ SPAWN] [hung >6] [kill >9]");
+}
+END_TEST
+
 START_TEST(nobody_speaks)
 {
 	/* What comes from a daemon that is gone changes nothing. */
@@ -228,8 +243,8 @@ END_TEST
 
 int main(void)
 {
-	const TTest *const tests[] = {
-		ends, sweeping, first_start, crash_loop, comes_back, signals, hangs, nobody_speaks};
+	const TTest *const tests[] = {ends, sweeping, first_start, crash_loop, comes_back, signals,
+		hangs, paused, nobody_speaks};
 
 	return run_tests("keep", tests, ARRAY_SIZE(tests));
 }
