@@ -109,6 +109,16 @@ int fdstore_tell(const struct fdstore *s, const char *text)
 	return say(s, text, -1);
 }
 
+int fdstore_tell_now(const struct fdstore *s, const char *text)
+{
+	ssize_t n;
+
+	do
+		n = send(s->fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : 0;
+}
+
 int fdstore_barrier(const struct fdstore *s, uint64_t timeout_usec)
 {
 	_cleanup_close_ int ours = -1, theirs = -1;

@@ -26,5 +26,7 @@ int fdstore_push(const struct fdstore *s, int fd, const char *name);
 int fdstore_remove(const struct fdstore *s, const char *name);
 /* Whatever else sd_notify(3) has, at most 511 bytes of "KEY=value" lines. */
 int fdstore_tell(const struct fdstore *s, const char *text);
+/* The same of any length, without waiting: -EAGAIN, if there is no room just now. */
+int fdstore_tell_now(const struct fdstore *s, const char *text);
 /* Wait until the keeper has done all of the above. -ETIMEDOUT. sd_notify_barrier(3). */
 int fdstore_barrier(const struct fdstore *s, uint64_t timeout_usec);
