@@ -23,6 +23,9 @@ extern char **environ;
 enum { STORED_MAX = 16384, OWN_FDS = 64 };
 /* A daemon whose loop does not turn for that long is hung. */
 #define WATCHDOG_USEC (30 * USEC_PER_SEC)
+/* Anybody can send us messages: they are not to keep us from all else. No socket has room for as
+ * many (net.unix.max_dgram_qlen), so what was said before an end is among them. */
+enum { MESSAGES_AT_ONCE = 1024 };
 
 struct keeper {
 	struct keep policy;
@@ -281,7 +284,7 @@ static void read_messages(struct keeper *k)
 {
 	struct notify_datagram d;
 
-	while (notify_socket_receive(k->notify_fd, &d) >= 0) {
+	for (int i = 0; i < MESSAGES_AT_ONCE && notify_socket_receive(k->notify_fd, &d) >= 0; i++) {
 		struct notify_message m;
 
 		if (k->daemon > 0 && d.pid == k->daemon) {

@@ -273,12 +273,20 @@ void manager_check_stopped(struct manager *m)
 
 bool manager_detach(struct manager *m)
 {
+	int r;
+
 	if (!store_is_kept(m->store)) {
 		log_warning("nobody keeps the sockets while we are gone (NOTIFY_SOCKET is not "
 			    "set): stopping the workers instead of leaving them");
 		return false;
 	}
 	state_save_all(m);
+	r = store_settle(m->store);
+	if (r < 0 && r != -ETIMEDOUT) {
+		log_warning("the keeper is gone (%s): stopping the workers instead of leaving them",
+			strerror(-r));
+		return false;
+	}
 	unit_stopping(m->unit);
 	log_notice("leaving %zu services to the next daemon", m->n_services);
 	m->detached = true;

@@ -105,7 +105,33 @@ static void take_back(struct manager *m)
 	store_take_back(m->store);
 }
 
-/* Made by the earlier daemon just before its end, and given to nobody. */
+static bool is_inode(int fd, uint64_t inode)
+{
+	uint64_t found;
+
+	return fd >= 0 && socket_inode(fd, &found) >= 0 && found == inode;
+}
+
+/* Is it one that is in use, held under another name too? */
+static bool is_in_use(const struct manager *m, int fd)
+{
+	uint64_t inode;
+
+	if (socket_inode(fd, &inode) < 0)
+		return false;
+	for (size_t i = 0; i < m->n_services; i++)
+		for (unsigned id = 0; id < ARRAY_SIZE(m->services[i]->listeners); id++) {
+			const struct listener *l = m->services[i]->listeners[id];
+
+			for (size_t k = 0; l && k < l->lanes.n; k++)
+				if (is_inode(l->lanes.sockets[k].fd, inode))
+					return true;
+		}
+	return false;
+}
+
+/* Made by the earlier daemon just before its end, and given to nobody. Or the keeper was not told
+ * any more that it is stored anew. */
 static void discard_listeners(struct manager *m)
 {
 	unsigned number;
@@ -113,7 +139,10 @@ static void discard_listeners(struct manager *m)
 
 	while ((fd = store_take_any(m->store, STORED_LISTENER, &number)) >= 0) {
 		store_drop(m->store, fd);
-		listen_shutdown_take(&fd);
+		if (is_in_use(m, fd))
+			close_fd(fd);
+		else
+			listen_shutdown_take(&fd);
 	}
 }
 

@@ -12,6 +12,7 @@
 
 struct blind_socket {
 	int fd; /* -1: it is gone */
+	uint64_t inode;
 	struct address address;
 };
 
@@ -40,8 +41,13 @@ struct blind {
 static int add_socket(struct blind *b, int fd)
 {
 	struct blind_socket s = {.fd = fd};
+	bool known = false;
 
-	if (socket_address(fd, &s.address) < 0) {
+	/* Under a second name: ending the one would end the other. */
+	if (socket_inode(fd, &s.inode) >= 0)
+		for (size_t i = 0; i < b->n_sockets; i++)
+			known |= b->sockets[i].inode == s.inode;
+	if (known || socket_address(fd, &s.address) < 0) {
 		store_drop(b->manager->store, fd);
 		close_fd(fd);
 		return 0;

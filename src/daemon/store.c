@@ -156,10 +156,13 @@ struct store *store_free(struct store *s)
 {
 	if (!s)
 		return NULL;
+	s->try_again_usec = 0;
+	store_catch_up(s);
 	for (size_t i = 0; i < s->n_received; i++)
 		close_fd(s->received[i].fd);
 	free(s->received);
 	free(s->by_fd);
+	free(s->removals);
 	close_fd(s->state_fd);
 	fdstore_done(&s->keeper);
 	json_decref(s->records);
@@ -217,40 +220,87 @@ static uint64_t now_usec(void)
 }
 
 /* A keeper that has other things to do gets it later: nobody waits for it again and again. */
+static void put_off(struct store *s)
+{
+	if (s->try_again_usec == 0)
+		log_warning("the keeper does not read what it is told; trying again");
+	s->try_again_usec = now_usec() + TRY_AGAIN_USEC;
+}
+
 static int push(struct store *s, int fd, const char *name)
 {
 	int r = now_usec() < s->try_again_usec ? -EAGAIN : fdstore_push(&s->keeper, fd, name);
 
 	if (r != -EAGAIN)
 		return r;
-	if (s->try_again_usec == 0)
-		log_warning("the keeper does not read what it is told; trying again");
-	s->try_again_usec = now_usec() + TRY_AGAIN_USEC;
+	put_off(s);
 	s->by_fd[fd].unsent = true;
 	s->n_unsent++;
 	return 0;
 }
 
-void store_catch_up(struct store *s)
+static int tell_removal(struct store *s, enum stored kind, unsigned number)
 {
 	char name[STORE_NAME_MAX];
 
-	if (!store_is_kept(s) || s->n_unsent == 0 || now_usec() < s->try_again_usec)
-		return;
-	for (size_t fd = 0; fd < s->by_fd_capacity; fd++) {
+	format_name(kind, number, name);
+	return fdstore_remove(&s->keeper, name);
+}
+
+/* It must not be lost: what is held under a name that nobody knows is ended by the next daemon, and
+ * it may be one that is in use. */
+static int remove_later(struct store *s, enum stored kind, unsigned number)
+{
+	if (array_reserve(&s->removals, &s->removals_capacity, s->n_removals + 1,
+		    sizeof(*s->removals)) < 0)
+		return -ENOMEM;
+	s->removals[s->n_removals++] = (struct store_removal){kind, number};
+	put_off(s);
+	return 0;
+}
+
+static int catch_up_removals(struct store *s)
+{
+	size_t n = 0;
+	int r = 0;
+
+	while (n < s->n_removals && r != -EAGAIN) {
+		r = tell_removal(s, s->removals[n].kind, s->removals[n].number);
+		n += r != -EAGAIN;
+	}
+	s->n_removals -= n;
+	memmove(s->removals, s->removals + n, s->n_removals * sizeof(*s->removals));
+	return r == -EAGAIN ? r : 0;
+}
+
+static int catch_up_unsent(struct store *s)
+{
+	char name[STORE_NAME_MAX];
+
+	for (size_t fd = 0; s->n_unsent > 0 && fd < s->by_fd_capacity; fd++) {
 		struct store_entry *e = &s->by_fd[fd];
 
 		if (!e->unsent)
 			continue;
 		format_name(e->kind, e->number, name);
-		if (fdstore_push(&s->keeper, (int)fd, name) == -EAGAIN) {
-			s->try_again_usec = now_usec() + TRY_AGAIN_USEC;
-			return;
-		}
+		if (fdstore_push(&s->keeper, (int)fd, name) == -EAGAIN)
+			return -EAGAIN;
 		e->unsent = false;
 		s->n_unsent--;
 	}
-	s->try_again_usec = 0;
+	return 0;
+}
+
+void store_catch_up(struct store *s)
+{
+	if (!s || s->keeper.fd < 0 || s->n_unsent + s->n_removals == 0 ||
+		now_usec() < s->try_again_usec)
+		return;
+	/* First what makes room. */
+	if ((s->n_removals > 0 && catch_up_removals(s) < 0) || catch_up_unsent(s) < 0)
+		put_off(s);
+	else
+		s->try_again_usec = 0;
 }
 
 /* Without these a client would notice; of all else there is a way back. */
@@ -307,13 +357,13 @@ unsigned store_add(struct store *s, enum stored kind, int fd)
 
 void store_drop_number(struct store *s, enum stored kind, unsigned number)
 {
-	char name[STORE_NAME_MAX];
 	int r;
 
 	if (!s || s->keeper.fd < 0 || number == 0)
 		return;
-	format_name(kind, number, name);
-	r = fdstore_remove(&s->keeper, name);
+	r = now_usec() < s->try_again_usec ? -EAGAIN : tell_removal(s, kind, number);
+	if (r == -EAGAIN)
+		r = remove_later(s, kind, number);
 	if (r < 0)
 		keeper_failed(s, r);
 	if (s->n_stored > 0)
@@ -339,11 +389,30 @@ void store_barrier(struct store *s)
 {
 	if (!s || s->keeper.fd < 0 || s->no_barrier)
 		return;
+	store_catch_up(s);
+	/* It would only be waited for what it was told. */
+	if (s->n_removals > 0)
+		return;
 	/* A keeper that knows no barrier is not waited for again. */
 	if (fdstore_barrier(&s->keeper, BARRIER_USEC) < 0) {
 		s->no_barrier = true;
 		log_warning("the keeper does not say when it has closed what was dropped");
 	}
+}
+
+int store_settle(struct store *s)
+{
+	uint64_t until = now_usec() + BARRIER_USEC;
+	int r;
+
+	if (!s || s->keeper.fd < 0)
+		return -ENOTCONN;
+	do {
+		s->try_again_usec = 0;
+		store_catch_up(s);
+	} while (s->n_unsent + s->n_removals > 0 && now_usec() < until);
+	r = fdstore_barrier(&s->keeper, BARRIER_USEC);
+	return r == -EAGAIN || r == -ETIMEDOUT ? -ETIMEDOUT : r;
 }
 
 /* --- what an earlier daemon stored ---------------------------------------- */

@@ -65,6 +65,9 @@ unsigned store_number(const struct store *s, int fd);
 /* Wait (shortly) until the keeper has really closed what was dropped: before an address is bound
  * again. */
 void store_barrier(struct store *s);
+/* Before all is left to it: has the keeper got everything? Waits a few seconds at most. 0;
+ * -ETIMEDOUT: it is there and does not read; -errno: there is none any more. */
+int store_settle(struct store *s);
 
 /* What an earlier daemon stored. The descriptor is the caller's, and stays stored; -1: there is
  * none, or it was taken. Number 0 is none. */

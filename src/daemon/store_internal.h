@@ -14,8 +14,14 @@ struct store_entry {
 	bool unsent;	 /* the keeper did not read when it was its turn */
 };
 
-/* Give the keeper what it did not take, if it is time. */
+/* Tell the keeper what it did not take, if it is time. */
 void store_catch_up(struct store *s);
+
+/* What the keeper is to forget, and has not been told yet. */
+struct store_removal {
+	enum stored kind;
+	unsigned number;
+};
 
 struct store_received {
 	enum stored kind;
@@ -31,6 +37,8 @@ struct store {
 	bool full, failed, no_barrier; /* reported already */
 	bool exec;		       /* of the next image of this process */
 	unsigned n_unsent;
+	struct store_removal *removals;
+	size_t n_removals, removals_capacity;
 	uint64_t try_again_usec; /* not before */
 	struct store_entry *by_fd;
 	size_t by_fd_capacity;
