@@ -8,6 +8,7 @@
 #include "daemon/cgroup_internal.h"
 #include "daemon/keeper.h"
 #include "daemon/log.h"
+#include "daemon/unit_job.h"
 
 /* --- where it is ---------------------------------------------------------- */
 
@@ -107,6 +108,15 @@ static int move_down(struct cgroups *c)
 	return r;
 }
 
+/* The whole of a container's, whose first process we are or below which we are. */
+static bool is_containers(const struct cgroups *c)
+{
+	_cleanup_free_ char *mount = NULL;
+
+	return (getpid() == 1 || keeper_pid() == 1) && cgroup_mount(&mount) >= 0 &&
+	       streq(mount, c->path);
+}
+
 static int take(struct cgroups *c, bool moved)
 {
 	int r = cgroup_is_writable(c->path);
@@ -132,16 +142,34 @@ static int take(struct cgroups *c, bool moved)
 	/* Where we had to move, whoever starts the next one starts it where we were: not possible
 	 * while there are controllers (see cgroups_make_room()), so there are only those that
 	 * somebody needs. A container is not started again as long as it is this one. */
-	if (!c->self_moved || keeper_pid() == 1 || getpid() == 1)
+	if (!c->self_moved || is_containers(c))
 		(void)cgroups_need(
 			c, CGROUP_CPU | CGROUP_IO | CGROUP_MEMORY | CGROUP_PIDS, &(unsigned){0});
 	return 0;
 }
 
+/* Would the next daemon find room, if this one dies? cgroups_make_room() is called by `tenured
+ * reap`. Asked once. */
+static bool makes_room(struct cgroups *c)
+{
+	if (!c->self_moved || !getenv("INVOCATION_ID") || is_containers(c))
+		return true;
+	if (!c->asked) {
+		c->asked = true;
+		c->has_reap = unit_has_reap() > 0;
+	}
+	return c->has_reap;
+}
+
 int cgroups_need(struct cgroups *c, unsigned controllers, unsigned *ret_missing)
 {
-	int r = cgroup_enable(c->fd, controllers, ret_missing);
+	int r;
 
+	if (!makes_room(c)) {
+		*ret_missing = controllers;
+		return -EDEADLK;
+	}
+	r = cgroup_enable(c->fd, controllers, ret_missing);
 	if (controllers & ~*ret_missing)
 		c->has_controllers = true;
 	return r;

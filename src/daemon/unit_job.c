@@ -134,3 +134,47 @@ int unit_store_max(unsigned *ret)
 	*ret = n;
 	return 0;
 }
+
+/* One command: path, arguments, and how it went the last time. 1: it is `tenured reap`; 0. */
+static int read_command(sd_bus_message *reply)
+{
+	_cleanup_strv_ char **arguments = NULL;
+	bool reaps = false;
+	int r = sd_bus_message_enter_container(reply, 'r', "sasbttttuii");
+
+	if (r <= 0)
+		return r < 0 ? r : -ENODATA;
+	r = sd_bus_message_skip(reply, "s");
+	if (r >= 0)
+		r = sd_bus_message_read_strv(reply, &arguments);
+	if (r >= 0)
+		r = sd_bus_message_skip(reply, "bttttuii");
+	if (r >= 0)
+		r = sd_bus_message_exit_container(reply);
+	for (size_t i = 1; r >= 0 && i < strv_length(arguments); i++)
+		reaps |= streq(arguments[i], "reap");
+	return r < 0 ? r : reaps;
+}
+
+int unit_has_reap(void)
+{
+	_cleanup_bus_message_ sd_bus_message *reply = NULL;
+	_cleanup_free_ char *path = NULL;
+	_cleanup_bus_ sd_bus *bus = NULL;
+	int r, found = 0;
+
+	r = open_bus(getenv("MANAGERPID") != NULL, &bus);
+	if (r >= 0)
+		r = unit_path(bus, &path);
+	if (r >= 0)
+		r = sd_bus_get_property(bus, SYSTEMD, path, SYSTEMD ".Service", "ExecStopPost",
+			NULL, &reply, "a(sasbttttuii)");
+	if (r >= 0)
+		r = sd_bus_message_enter_container(reply, 'a', "(sasbttttuii)");
+	while (r >= 0 && found == 0) {
+		found = read_command(reply);
+		if (found == -ENODATA)
+			return 0;
+	}
+	return r < 0 ? r : found;
+}

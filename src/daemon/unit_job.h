@@ -19,6 +19,8 @@ enum unit_job unit_job(void);
 bool unit_is_main_process(void);
 /* FileDescriptorStoreMax= of the unit; 0 or -errno. Waits like unit_job(). */
 int unit_store_max(unsigned *ret);
+/* Is `tenured reap` among its ExecStopPost=? 1, 0, or -errno. Waits like unit_job(). */
+int unit_has_reap(void);
 /* `tenured reap`, for ExecStopPost=: end the processes that are left of the unit, unless they are
  * for the next daemon: it is being restarted, or has failed and will be. An exit status. */
 int unit_reap(void);

@@ -287,6 +287,11 @@ int cgroup_join(int fd, pid_t pid)
 
 /* --- who is in it --------------------------------------------------------- */
 
+static bool is_removed(int r)
+{
+	return r == -ENODEV || r == -ENOENT;
+}
+
 int cgroup_populated(int fd)
 {
 	char text[TEXT_MAX];
@@ -294,7 +299,7 @@ int cgroup_populated(int fd)
 	int r = read_file(fd, "cgroup.events", text);
 
 	/* Removed: nobody can be in it. */
-	if (r == -ENODEV)
+	if (is_removed(r))
 		return 0;
 	if (r < 0)
 		return r;
@@ -334,7 +339,7 @@ static int list_below(int fd, const char *name, void *userdata)
 		pids->depth--;
 	}
 	/* Removed meanwhile. */
-	return r == -ENOENT || r == -ENODEV ? 0 : r;
+	return is_removed(r) ? 0 : r;
 }
 
 static int list_processes(int fd, struct pids *ret)
@@ -365,7 +370,7 @@ int cgroup_processes(int fd, pid_t **ret, size_t *ret_n)
 	struct pids pids = {0};
 	int r = list_processes(fd, &pids);
 
-	if (r == -ENODEV)
+	if (is_removed(r))
 		r = 0;
 	if (r < 0) {
 		free(pids.list);

@@ -2,6 +2,7 @@
 """Generations in cgroups of their own, below that of a unit with Delegate=yes."""
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -229,3 +230,31 @@ def test_without(web, load, how):
     said = [line for line in one.log.splitlines() if "process group" in line]
     assert len(said) == 1 and how.split("=")[0] + "=" in said[0]
     assert_clean(running.stop(), 20, generations=[1, 2])
+
+
+def test_figures(web):
+    """Of all processes of a generation; what needs a controller that is not there is not known."""
+    one = web("--double-fork", workers=2)
+    found = one.generation(1)["cgroup"]
+    assert found["path"] == str(one.cgroup / "web.1")
+    assert found["cpuUsec"] > 0
+    has = set((one.cgroup / "cgroup.subtree_control").read_text().split())
+    assert (found["tasks"] is not None) == ("pids" in has)
+    assert (found["memory"] is not None) == (found["oomKills"] is not None) == ("memory" in has)
+    shown = one.ctl("status", "web").out
+    assert re.search(r"CPU .*\n +1 .*serving.* \d+\.\d+s", shown), shown
+
+
+@pytest.mark.parametrize("how", ["no controller", "ExecStopPost=", "Delegate=no"])
+def test_limits_that_cannot_be(web, load, how):
+    """Nothing fails; the start says why, and what would help."""
+    drop_in = f"[Service]\n{how}\n" if "=" in how else None
+    if how == "no controller" and "pids" in Path("/sys/fs/cgroup/cgroup.controllers").read_text():
+        pytest.skip("this machine has the controller")
+    one = web(workers=2, drop_in=drop_in, resources={"tasks_max": 64, "memory_max": "1G"})
+    running = load(one.port, clients=2)
+    running.wait_for(generation=1, count=10)
+    said = [line for line in one.log.splitlines() if "not applied" in line]
+    help_ = {"no controller": "Delegate=yes", "ExecStopPost=": "ExecStopPost=tenured reap"}
+    assert len(said) == 1 and help_.get(how, how.replace("no", "yes")) in said[0], said
+    assert_clean(running.stop(), 10)
