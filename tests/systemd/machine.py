@@ -162,13 +162,16 @@ def clean_up():
     if services:
         systemctl("stop", *services, check=None)
     systemctl("reset-failed", check=None)
+    changed = False
     for place in (CONFIG, DROP_INS):
         for path in place.glob("*"):
+            changed |= place == DROP_INS
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()
-    systemctl("daemon-reload")
+    if changed:
+        systemctl("daemon-reload")
 
 
 def wait_until_gone(pids, timeout=10.0):
