@@ -24,31 +24,21 @@ static char *above(const char *path)
 	return strndup(path, (size_t)(last_part(path) - path) - 1);
 }
 
-static bool is_ours(pid_t pid)
-{
-	return pid == getpid() || (keeper_pid() > 0 && pid == keeper_pid());
-}
-
 /* The root of a cgroup namespace, or we would not be the first process of the pid namespace, or
  * below it; and nobody else has come into it. Like the container's own files it is for us then. */
 static bool is_containers_own(const char *path)
 {
 	_cleanup_free_ char *mount = NULL, *events = xasprintf("%s/cgroup.events", path);
-	_cleanup_free_ pid_t *pids = NULL;
+	const pid_t ours[] = {getpid(), keeper_pid()};
 	_cleanup_close_ int fd = -1;
-	bool first = getpid() == 1 || keeper_pid() == 1, all_ours = true;
-	size_t n = 0;
+	bool first = getpid() == 1 || keeper_pid() == 1;
 
 	/* The true root has no events, and is nobody's. */
 	if (!first || !events || access(events, F_OK) < 0 || cgroup_mount(&mount) < 0 ||
 		!streq(mount, path))
 		return false;
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 || cgroup_processes(fd, &pids, &n) < 0)
-		return false;
-	for (size_t i = 0; i < n; i++)
-		all_ours &= is_ours(pids[i]);
-	return all_ours;
+	return fd >= 0 && cgroup_has_others(fd, ours, keeper_pid() > 0 ? 2 : 1) == 0;
 }
 
 /* *ret_moved: we are not in the delegated cgroup itself, because an image of us before this one has

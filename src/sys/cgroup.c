@@ -140,16 +140,22 @@ int cgroup_mount(char **ret)
 	return -ENOENT;
 }
 
+static FILE *open_procs(int fd)
+{
+	int procs = openat(fd, "cgroup.procs", O_RDONLY | O_CLOEXEC);
+	FILE *f = procs < 0 ? NULL : fdopen(procs, "r");
+
+	if (!f && procs >= 0)
+		close_fd(procs);
+	return f;
+}
+
 static bool is_in(int fd, pid_t pid)
 {
-	_cleanup_close_ int procs = openat(fd, "cgroup.procs", O_RDONLY | O_CLOEXEC);
-	_cleanup_fclose_ FILE *f = procs < 0 ? NULL : fdopen(procs, "r");
+	_cleanup_fclose_ FILE *f = open_procs(fd);
 	int found;
 
-	if (!f)
-		return false;
-	procs = -1; /* the stream's */
-	while (fscanf(f, "%d", &found) == 1)
+	while (f && fscanf(f, "%d", &found) == 1)
 		if (found == pid)
 			return true;
 	return false;
@@ -344,16 +350,11 @@ static int list_below(int fd, const char *name, void *userdata)
 
 static int list_processes(int fd, struct pids *ret)
 {
-	_cleanup_fclose_ FILE *f = NULL;
-	int procs = openat(fd, "cgroup.procs", O_RDONLY | O_CLOEXEC), pid;
+	_cleanup_fclose_ FILE *f = open_procs(fd);
+	int pid;
 
-	if (procs < 0)
+	if (!f)
 		return -errno;
-	f = fdopen(procs, "r");
-	if (!f) {
-		close_fd(procs);
-		return -ENOMEM;
-	}
 	while (fscanf(f, "%d", &pid) == 1) {
 		/* 0: not of this pid namespace. */
 		if (pid <= 0)
@@ -378,6 +379,24 @@ int cgroup_processes(int fd, pid_t **ret, size_t *ret_n)
 	}
 	*ret = pids.list;
 	*ret_n = pids.n;
+	return 0;
+}
+
+int cgroup_has_others(int fd, const pid_t *ours, size_t n)
+{
+	_cleanup_fclose_ FILE *f = open_procs(fd);
+	int pid;
+
+	if (!f)
+		return -errno;
+	while (fscanf(f, "%d", &pid) == 1) {
+		bool known = false;
+
+		for (size_t i = 0; i < n; i++)
+			known |= pid == ours[i];
+		if (!known)
+			return 1;
+	}
 	return 0;
 }
 

@@ -88,6 +88,9 @@ START_TEST(from_first_to_last)
 	ck_assert(p.revents & POLLPRI);
 	ck_assert_int_eq(cgroup_processes(fd, &pids, &n), 0);
 	ck_assert_uint_eq(n, 4);
+	ck_assert_int_eq(cgroup_has_others(worker, pids, n), 0);
+	ck_assert_int_eq(cgroup_has_others(worker, pids, n - 1), 1);
+	ck_assert_int_eq(cgroup_has_others(fd, NULL, 0), 0);
 	ck_assert_int_eq(cgroup_remove(above, name), -EBUSY);
 
 	ck_assert_int_eq(cgroup_kill(worker), 0);
@@ -279,6 +282,7 @@ START_TEST(kill_one_by_one)
 	write_text(fd, "cgroup.procs", text);
 	write_text(fd, "cgroup.events", "populated 1\nfrozen 0\n");
 	ck_assert_int_eq(cgroup_populated(fd), 1);
+	ck_assert_int_eq(cgroup_has_others(fd, &pid, 1), 1); /* 0: of another namespace */
 	/* It stays in the list, so that this cannot be the end. */
 	ck_assert_int_eq(cgroup_kill(fd), -EBUSY);
 	ck_assert_int_eq(wait_status(pid), SIGKILL);
