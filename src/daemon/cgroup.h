@@ -59,6 +59,8 @@ int generation_cgroup_spawn(const struct manager_generation *g, unsigned worker,
 	struct spawn_request *request, struct spawn_result *ret);
 /* SIGKILL to everything that has come of that worker's processes. */
 void generation_cgroup_kill(const struct manager_generation *g, unsigned worker);
+/* The same of the whole generation. g NULL: of none. */
+void generation_cgroup_kill_all(const struct manager_generation *g);
 /* Its workers are gone: give those that are ending a moment, then end the rest; EVENT_EMPTY when
  * nobody is left. */
 void generation_cgroup_end(struct manager_service *s, unsigned generation);

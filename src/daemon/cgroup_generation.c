@@ -259,6 +259,12 @@ void generation_cgroup_kill(const struct manager_generation *g, unsigned worker)
 		(void)cgroup_kill(fd);
 }
 
+void generation_cgroup_kill_all(const struct manager_generation *g)
+{
+	if (g && g->cgroup && cgroup_populated(g->cgroup->fd) > 0)
+		(void)cgroup_kill(g->cgroup->fd);
+}
+
 /* --- its end -------------------------------------------------------------- */
 
 bool generation_cgroup_is_populated(const struct manager_generation *g)
