@@ -634,10 +634,14 @@ int manager_run(struct manager *m)
 
 	if (m->restored)
 		restore_resume(m);
-	/* One bad service does not keep the others down; with nothing to serve there is no point in
-	 * staying. */
-	else if (!start_services(m))
-		return EXIT_FAILURE;
+	else {
+		/* Who is left of generations of which there is no word holds their ports. */
+		cgroups_sweep(m, !m->blind);
+		/* One bad service does not keep the others down; with nothing to serve there is no
+		 * point in staying. */
+		if (!start_services(m))
+			return EXIT_FAILURE;
+	}
 	reexec_done(m);
 	blind_begin(m->blind);
 	manager_changed(m);

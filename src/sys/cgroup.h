@@ -47,8 +47,8 @@ int cgroup_populated(int fd);
 int cgroup_watch(int fd, int *ret);
 /* All processes in it and below that this pid namespace sees. The caller frees. */
 int cgroup_processes(int fd, pid_t **ret, size_t *ret_n);
-/* Are there processes right in it besides these n? Those that this pid namespace does not see count.
- * 1, 0, or -errno. */
+/* Are there processes right in it besides these n? Those that this pid namespace does not see
+ * count. 1, 0, or -errno. */
 int cgroup_has_others(int fd, const pid_t *ours, size_t n);
 /* SIGKILL to all of them, also to those that are just being made. */
 int cgroup_kill(int fd);

@@ -232,6 +232,29 @@ def test_without(web, load, how):
     assert_clean(running.stop(), 20, generations=[1, 2])
 
 
+def test_in_a_subgroup(web, load):
+    """As DelegateSubgroup= of systemd 254 has it: the daemon stays where it was put, and generations are beside
+    it."""
+    place = "/sys/fs/cgroup/system.slice/tenured.service/supervisor"
+    move = f"mkdir -p {place} && echo 0 >{place}/cgroup.procs"
+    start = re.search(r"^ExecStart=(.*)$", machine.systemctl("cat", "tenured.service").stdout, re.M)[1]
+    drop_in = f"[Service]\nExecStart=\nExecStart=/bin/sh -ec '{move} && exec {start}'\n"
+    one = web(workers=2, drop_in=drop_in)
+    workers = sorted(one.pids())
+    running = load(one.port, clients=2)
+    for _ in range(2):
+        assert cgroup_of(one.pid) == one.cgroup / "supervisor"
+        assert generations(one) == ["supervisor", "web.1"]
+        assert_places(one)
+        before = one.pid
+        one.signal(signal.SIGKILL)
+        wait_until(lambda pid=before: one.pid not in (0, pid) and answers(one), 20, "the next daemon")
+        assert sorted(one.pids()) == workers
+    one.ctl("upgrade", "--wait-drain", "web")
+    assert generations(one) == ["supervisor", "web.2"]
+    assert_clean(running.stop(), 20, generations=[1, 2])
+
+
 def test_figures(web):
     """Of all processes of a generation; what needs a controller that is not there is not known."""
     one = web("--double-fork", workers=2)
