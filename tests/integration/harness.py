@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import stat
 import subprocess
 import time
 from pathlib import Path
@@ -46,6 +47,16 @@ def wait_until(condition, timeout=10.0, what="the condition", every=0.005):
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout} s in vain for {what}")
         time.sleep(every)
+
+
+def socket_paths(directory):
+    """All that are bound, or were, to a path below this one."""
+    return [
+        Path(below) / name
+        for below, _, names in os.walk(directory)
+        for name in names
+        if stat.S_ISSOCK(os.lstat(Path(below) / name).st_mode)
+    ]
 
 
 # ---- ports ----
