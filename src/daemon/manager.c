@@ -429,8 +429,11 @@ static int open_store(struct manager *m, struct error *ret_error)
 
 	if (r < 0)
 		return error_set(ret_error, r, "out of memory");
+	/* What is left in it now is passed beside what is stored. */
 	if (unit_is_main_process())
-		store_limit_nofile(m->store, m->original_nofile.rlim_cur);
+		store_limit_nofile(
+			m->store, m->original_nofile.rlim_cur -
+					  MIN(m->activation.n, m->original_nofile.rlim_cur));
 	restored = store_has_state(m->store);
 	fault_init(restored);
 	if (store_is_empty(m->store))

@@ -18,6 +18,8 @@ enum { RESERVED_MAX = 512 };
 enum { NOFILE_SPARE = 32 };
 /* Numbers begin again after that many; by then the first ones are long gone. */
 enum { NUMBER_MAX = 36 * 36 * 36 * 36 * 36 - 1 };
+/* LISTEN_FDNAMES: seven characters and a colon of each, and some room for socket units'. */
+_Static_assert(STORE_MAX * 8 + 3 * 1024 <= 128 * 1024, "systemd could not execute the next one");
 
 static const char kinds[] = "lipnodecskw";
 

@@ -34,8 +34,9 @@ enum stored {
 	STORED_WORKER = 'w',	 /* that a worker asked to be kept for it: worker_store.h */
 };
 
-/* The keeper has room for so many; systemd's needs FileDescriptorStoreMax= to be as large. */
-enum { STORE_MAX = 16384 };
+/* So many are stored at most; systemd's FileDescriptorStoreMax= has to be as large. Their names come
+ * back in one environment variable, for which Linux has 128 KiB: execve(2). */
+enum { STORE_MAX = 16000 };
 
 struct store;
 

@@ -107,6 +107,22 @@ def test_state_that_says_what_cannot_be(kept, load):
     check_blind(web, load, lie, "the saved state is not used: what it says cannot be")
 
 
+@pytest.mark.parametrize("value", ["/nonexistent/env", "/up"])
+def test_state_that_lacks_what_must_be(kept, load, value):
+    """Every byte of it is as it was written, by somebody who knows no better."""
+    web = kept(workers=2, upgrade=quick(), env_file="-/nonexistent/env", ready={"by": "http", "path": "/up"})
+
+    def forget(web):
+        fd, was = web.store.fd("s"), f'"path":"{value}"'.encode()
+        now = b'"path":null'.ljust(len(was))
+        for begin, _ in slots(fd):
+            data = bytearray(os.pread(fd, 1 << 20, begin).rstrip(b"\0"))
+            assert was in data
+            os.pwrite(fd, rechecked(data.replace(was, now)), begin)
+
+    check_blind(web, load, forget, "the saved state is not used: what it says cannot be")
+
+
 def crc32c(data):
     crc = 0xFFFFFFFF
     for byte in data:
