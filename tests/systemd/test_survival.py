@@ -334,7 +334,7 @@ def test_crash_loop(unit, load):
 
 def assert_back(one, traffic, pids, repair):
     """It was in vain all the time, and nothing is lost."""
-    assert one.show("ActiveState") == "activating"
+    one.wait_state("activating")  # not while ExecStopPost= runs
     repair()
     one.wait_state("active")
     assert sorted(one.pids()) == pids
