@@ -218,7 +218,7 @@ def test_packaged_socket(unit, load):
 
 
 def test_packaged_socket_of_an_instance(unit, load):
-    one = unit(inheriting("http"), name="blog", start=False)
+    one = unit(inheriting("http", ready="notify"), name="blog", start=False)
     machine.systemctl("start", "tenured@blog.socket")
     address = "unix:/run/tenured/blog.http.sock"
     assert http_get(address, timeout=20).generation == 1
