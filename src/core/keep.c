@@ -158,6 +158,11 @@ static void signalled(struct keep *k, int number, uint64_t now_usec, struct keep
 {
 	bool ends = is_end((uint64_t)number);
 
+	/* By then it would die of it. */
+	if (!ends && k->state == KEEP_STARTING) {
+		k->later = number;
+		return;
+	}
 	if (runs(k)) {
 		ret->signal = number;
 		if (!ends)
@@ -199,6 +204,8 @@ static void ready(struct keep *k, struct keep_effects *ret)
 	k->state = KEEP_SERVING;
 	k->deadline_usec = USEC_INFINITY;
 	k->ever_ready = k->is_ready = true;
+	ret->signal = k->later;
+	k->later = 0;
 	if (k->n_failures > 0) {
 		ret->note = KEEP_NOTE_RECOVERED;
 		ret->n_failures = k->n_failures;

@@ -82,6 +82,8 @@ struct keep {
 	uint64_t deadline_usec;	   /* KEEP_TIME is due then; USEC_INFINITY: nothing is */
 	bool ever_ready, is_ready; /* a daemon; the present one */
 	bool told;		   /* by a signal to end */
+	int later; /* a signal for the daemon that starts, which may not know yet what to do with it
+		    */
 	int aborting; /* the signal that the hung one, or what is swept, was sent last; 0: none */
 	uint64_t asked_watchdog_usec, watchdog_usec; /* of each; of the present one. 0: none */
 	struct backoff backoff;

@@ -186,7 +186,11 @@ END_TEST
 
 START_TEST(signals)
 {
-	check_life(0, "time signal=1 ready signal=10 signal=12", "[ SPAWN] [ >1] [] [ >10] [ >12]");
+	check_life(0, "time ready signal=1 signal=10 signal=12", "[ SPAWN] [] [ >1] [ >10] [ >12]");
+	/* A daemon that has hardly begun would die of it. */
+	check_life(0, "time signal=1 ready alive", "[ SPAWN] [] [ >1] []");
+	check_life(0, "time signal=1 killed+=9 time@100 ready signal=15",
+		"[ SPAWN] [] [failed1:100ms] [ SPAWN] [recovered >1] [ >15]");
 	check_life(0, "time ready killed+=9 signal=1 time ready signal=1",
 		"[ SPAWN] [] [failed1:0ms] [nobody] [ SPAWN] [recovered] [ >1]");
 }
