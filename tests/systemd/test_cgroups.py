@@ -181,6 +181,24 @@ def test_kill_under_load(web, load):
     assert_clean(running.stop(), 100)
 
 
+@pytest.mark.parametrize("point", ["effect-end-rest", "effect-release-lane", "effect-forget-generation"])
+def test_dies_at_the_end_of_a_generation(web, load, point):
+    """The next daemon ends what is left of it all the same."""
+    drop_in = f"[Service]\nEnvironment=TENURE_FAULT={point}:1\n"
+    one = web("--if-generation", "1", "--double-fork", "--always", workers=2, drop_in=drop_in)
+    left = [pid for found in strays(one).values() for pid in found]
+    assert len(left) == 2
+    running = load(one.port, clients=2)
+    before = one.pid
+    one.ctl("upgrade", "--detach", "web")
+    wait_until(lambda: one.pid not in (0, before) and answers(one), 30, "the next daemon")
+    wait_until(lambda: generations(one) == ["web.2"], 20, "the old one to be gone")
+    machine.wait_until_gone(left)
+    one.ctl("upgrade", "--wait-drain", "web")
+    assert generations(one) == ["web.3"]
+    assert_clean(running.stop(), 50)
+
+
 def test_nothing_is_left(web):
     """Neither by a stop with strays, nor by a second start."""
     one = web("--double-fork", "--fork-grandchild", workers=2)
