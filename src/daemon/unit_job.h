@@ -14,8 +14,8 @@ enum unit_job {
 
 /* Waits for the answer, a few seconds at most. */
 enum unit_job unit_job(void);
-/* Are we the process that systemd has started for the unit (or for one of its commands), and not one that has inherited its
- * environment? */
+/* Are we the process that systemd has started for the unit (or for one of its commands), and not
+ * one that has inherited its environment? */
 bool unit_is_main_process(void);
 /* FileDescriptorStoreMax= of the unit; 0 or -errno. Waits like unit_job(). */
 int unit_store_max(unsigned *ret);

@@ -303,7 +303,8 @@ def test_unix_and_udp(made):
         web.ctl("reexec")
         assert http_get(f"unix:{path}").status == 200
         assert http_get(web.port).status == 200
-    web.upgrade("web")
+    # Of one queue both take, until the old one ends.
+    web.ctl("upgrade", "--wait-drain", "web")
     assert http_get(f"unix:{path}").generation == 2
 
 
