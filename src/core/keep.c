@@ -29,6 +29,16 @@ void keep_init(struct keep *k, uint64_t watchdog_usec)
 		.asked_watchdog_usec = watchdog_usec};
 }
 
+void keep_resume(
+	struct keep *k, uint64_t asked_watchdog_usec, uint64_t watchdog_usec, uint64_t now_usec)
+{
+	keep_init(k, asked_watchdog_usec);
+	k->state = KEEP_SERVING;
+	k->ever_ready = k->is_ready = true;
+	k->watchdog_usec = watchdog_usec;
+	k->deadline_usec = watchdog_usec > 0 ? now_usec + watchdog_usec : USEC_INFINITY;
+}
+
 static bool runs(const struct keep *k)
 {
 	return k->state == KEEP_STARTING || k->state == KEEP_SERVING || k->state == KEEP_STOPPING;

@@ -95,5 +95,8 @@ struct keep {
 /* The first start is due at once. watchdog_usec: a daemon that has sent WATCHDOG=1 once and then no
  * other for that long is hung; 0: it is not watched unless it asks to be. */
 void keep_init(struct keep *k, uint64_t watchdog_usec);
+/* Of a keeper that goes on with a daemon that serves, and is watched. */
+void keep_resume(
+	struct keep *k, uint64_t asked_watchdog_usec, uint64_t watchdog_usec, uint64_t now_usec);
 void keep_step(
 	struct keep *k, const struct keep_event *e, uint64_t now_usec, struct keep_effects *ret);

@@ -573,6 +573,7 @@ struct manager *manager_free(struct manager *m)
 			store_drop(m->store, control_server_fd(m->control));
 		control_server_free(m->control);
 	}
+	reexec_keeper_free(m->reexec_keeper);
 	reexec_loaded_free(m->reexec_loaded);
 	output_hub_free(m->outputs);
 	m->unit = unit_free(m->unit);

@@ -181,6 +181,7 @@ struct manager {
 	sd_event_source *save_later;
 	char instance[33];     /* in the environment of workers where there is a keeper; "": none */
 	struct reexec *reexec; /* under way: reexec.h; NULL */
+	struct reexec_keeper *reexec_keeper; /* our keeper replaces itself; NULL: it does not */
 	struct reexec_loaded *reexec_loaded; /* from the image before us; NULL */
 	char *const *argv;	 /* the command line, for that. Borrowed; NULL: not to be had */
 	bool trial;		 /* only to see whether all can be restored: nothing is touched */

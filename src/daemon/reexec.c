@@ -340,7 +340,7 @@ int reexec_request(struct manager *m, struct control_call *call)
 	struct reexec *x = NULL;
 	int r;
 
-	if (m->reexec)
+	if (m->reexec || m->reexec_keeper)
 		return control_call_failed(call, "a new program is being tried already");
 	if (m->blind)
 		return control_call_failed(call,

@@ -417,6 +417,11 @@ int store_settle(struct store *s)
 	return r == -EAGAIN || r == -ETIMEDOUT ? -ETIMEDOUT : r;
 }
 
+int store_tell(struct store *s, const char *text, int fd)
+{
+	return s && s->keeper.fd >= 0 ? fdstore_tell_with(&s->keeper, text, fd) : -ENOTCONN;
+}
+
 /* --- what an earlier daemon stored ---------------------------------------- */
 
 /* The first of that number; they are sorted. */

@@ -81,6 +81,10 @@ void store_take_back(struct store *s);
  * for. Returns how many. */
 unsigned store_discard_rest(struct store *s);
 
+/* Say something else to the keeper, with a descriptor beside it. 0; -ENOTCONN: there is none;
+ * -errno. */
+int store_tell(struct store *s, const char *text, int fd);
+
 /* --- state --- */
 
 /* Is there a state of an earlier daemon? Does not look whether it is good. */

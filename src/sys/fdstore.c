@@ -119,6 +119,11 @@ int fdstore_tell_now(const struct fdstore *s, const char *text)
 	return n < 0 ? -errno : 0;
 }
 
+int fdstore_tell_with(const struct fdstore *s, const char *text, int fd)
+{
+	return say(s, text, fd);
+}
+
 int fdstore_barrier(const struct fdstore *s, uint64_t timeout_usec)
 {
 	_cleanup_close_ int ours = -1, theirs = -1;

@@ -25,6 +25,8 @@ int fdstore_push(const struct fdstore *s, int fd, const char *name);
 /* FDSTOREREMOVE=1: everything of that name. */
 int fdstore_remove(const struct fdstore *s, const char *name);
 /* Whatever else sd_notify(3) has, at most 511 bytes of "KEY=value" lines. */
+/* The same with a descriptor beside it. */
+int fdstore_tell_with(const struct fdstore *s, const char *text, int fd);
 int fdstore_tell(const struct fdstore *s, const char *text);
 /* The same of any length, without waiting: -EAGAIN, if there is no room just now. */
 int fdstore_tell_now(const struct fdstore *s, const char *text);

@@ -428,7 +428,21 @@ def test_whoever_started_it_is_told(kept, tmp_path):
         while "READY=1" not in text:
             text = outer.recv(4096).decode()
         assert not any(word in text for word in ("FDSTORE", "MAINPID", "BARRIER"))
+        # Also by another image of it.
+        assert web.ctl("reexec", json=True).json["keeper"] == "replaced"
+        outer.setblocking(False)
+        try:
+            while outer.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+        outer.settimeout(20)
+        web.ctl("stop", "web")
+        text = ""
+        while "STATUS=" not in text:
+            text = outer.recv(4096).decode()
         web.stop()
+    path.unlink()
 
 
 BECOME = """

@@ -57,8 +57,9 @@ static void print_effects(FILE *f, const struct keep *k, const struct keep_effec
 	ck_assert_int_eq(fflush(f), 0);
 }
 
-/* events: WORD[=VALUE][@MSEC], a value being a status, a signal or milliseconds, and the time being
- * that since the event before (0). What it does about each, in brackets. */
+/* "resume": another image of the keeper goes on. events: WORD[=VALUE][@MSEC], a value being a
+ * status, a signal or milliseconds, and the time being that since the event before (0). What it
+ * does about each, in brackets. */
 static void check_life(uint64_t watchdog_usec, const char *events, const char *answers)
 {
 	_cleanup_free_ char *copy = strdup(events), *got = NULL;
@@ -79,6 +80,10 @@ static void check_life(uint64_t watchdog_usec, const char *events, const char *a
 		now += at ? strtoul(at + 1, NULL, 10) * USEC_PER_MSEC : 0;
 		if (at)
 			*at = '\0';
+		if (streq(word, "resume")) {
+			keep_resume(&k, watchdog_usec, watchdog_usec, now);
+			continue;
+		}
 		if (value)
 			*value++ = '\0';
 		while (i < ARRAY_SIZE(words) && !streq(words[i].word, word))
@@ -237,6 +242,19 @@ START_TEST(paused)
 }
 END_TEST
 
+START_TEST(another_image)
+{
+	/* It is watched on, and started again as ever. */
+	check_life(2 * USEC_PER_SEC, "resume time@1999 alive time@1999 time@1 killed+=6 time ready",
+		"[] [] [] [hung >6] [failed1:0ms] [ SPAWN] [recovered]");
+	check_life(0, "resume time@3600000 killed+=9 time", "[] [failed1:0ms] [ SPAWN]");
+	/* It had been ready: a bad end is no reason to give up. */
+	check_life(0, "resume exit+=1 time", "[failed1:0ms] [ SPAWN]");
+	check_life(0, "resume signal=15 exit=0", "[ >15] [ drop END 0]");
+	check_life(0, "resume exit+=0 time", "[detached] [ SPAWN]");
+}
+END_TEST
+
 START_TEST(nobody_speaks)
 {
 	/* What comes from a daemon that is gone changes nothing. */
@@ -248,7 +266,7 @@ END_TEST
 int main(void)
 {
 	const TTest *const tests[] = {ends, sweeping, first_start, crash_loop, comes_back, signals,
-		hangs, paused, nobody_speaks};
+		hangs, paused, another_image, nobody_speaks};
 
 	return run_tests("keep", tests, ARRAY_SIZE(tests));
 }
