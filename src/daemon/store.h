@@ -34,8 +34,8 @@ enum stored {
 	STORED_WORKER = 'w',	 /* that a worker asked to be kept for it: worker_store.h */
 };
 
-/* So many are stored at most; systemd's FileDescriptorStoreMax= has to be as large. Their names come
- * back in one environment variable, for which Linux has 128 KiB: execve(2). */
+/* So many are stored at most; systemd's FileDescriptorStoreMax= has to be as large. Their names
+ * come back in one environment variable, for which Linux has 128 KiB: execve(2). */
 enum { STORE_MAX = 16000 };
 
 struct store;

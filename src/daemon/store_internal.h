@@ -33,7 +33,7 @@ struct store_received {
 struct store {
 	struct fdstore keeper;
 	unsigned max, n_stored, last_number;
-	const char *max_setting; /* of a unit: what would have to be larger */
+	const char *max_setting;       /* of a unit: what would have to be larger */
 	bool full, failed, no_barrier; /* reported already */
 	bool exec;		       /* of the next image of this process */
 	unsigned n_unsent;
