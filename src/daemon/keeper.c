@@ -27,6 +27,8 @@ enum { STORED_MAX = 16384, OWN_FDS = 64 };
 #define OUTER_NAME "-outer"
 /* A daemon whose loop does not turn for that long is hung. */
 #define WATCHDOG_USEC (30 * USEC_PER_SEC)
+/* So long for who started us to read what it has to know. */
+#define OUTER_USEC (250 * USEC_PER_MSEC)
 /* Anybody can send us messages: they are not to keep us from all else. No socket has room for as
  * many (net.unix.max_dgram_qlen), so what was said before an end is among them. */
 enum { MESSAGES_AT_ONCE = 1024 };
@@ -256,7 +258,8 @@ static void pass_on(struct keeper *k, const struct notify_message *m)
 			(unsigned long long)m->extend_timeout_usec);
 	if (m->fields & NOTIFY_STATUS)
 		n += snprintf(text + n, sizeof(text) - (size_t)n, "STATUS=%.300s\n", m->status);
-	if (n > 0)
+	if (n > 0 && fdstore_tell(&k->outer, text) == -EAGAIN &&
+		fdstore_wait(&k->outer, OUTER_USEC) >= 0)
 		(void)fdstore_tell(&k->outer, text);
 }
 

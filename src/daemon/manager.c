@@ -440,7 +440,9 @@ static int open_store(struct manager *m, struct error *ret_error)
 		unit_end_leftovers();
 	if (!m->store)
 		return 0;
-	r = sd_event_add_defer(m->event, &m->save_later, on_save, m);
+	r = store_watch(m->store, m->event);
+	if (r >= 0)
+		r = sd_event_add_defer(m->event, &m->save_later, on_save, m);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(m->save_later, SD_EVENT_OFF);
 	return r < 0 ? error_set_errno(ret_error, r, "event loop") : 0;

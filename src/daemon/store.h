@@ -15,6 +15,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <systemd/sd-event.h>
 
 #include "base/error.h"
 #include "sys/activation.h"
@@ -43,6 +44,8 @@ struct store;
 /* received: everything that was passed to this process; what has a store's name is moved out of it.
  * *ret: NULL when there is no keeper and nothing was stored. 0 or -ENOMEM. */
 int store_new(struct activation *received, struct store **ret);
+/* From now on a keeper that does not read is told later, from the loop. 0 or -errno. */
+int store_watch(struct store *s, sd_event *event);
 /* The keeper starts the next one with a soft limit of so many open files, which has to be more than
  * it passes: systemd cannot execute it otherwise, now or ever. */
 void store_limit_nofile(struct store *s, uint64_t soft_nofile);
@@ -63,8 +66,8 @@ void store_drop(struct store *s, int fd);
 void store_drop_number(struct store *s, enum stored kind, unsigned number);
 /* The number under which the descriptor is stored; 0: it is not. */
 unsigned store_number(const struct store *s, int fd);
-/* Wait (shortly) until the keeper has really closed what was dropped: before an address is bound
- * again. */
+/* Wait (a second at most, and not again soon if that was not enough) until the keeper has really
+ * closed what was dropped: before an address is bound again. */
 void store_barrier(struct store *s);
 /* Before all is left to it: has the keeper got everything? Waits a few seconds at most. 0;
  * -ETIMEDOUT: it is there and does not read; -errno: there is none any more. */

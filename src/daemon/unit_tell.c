@@ -22,14 +22,8 @@ struct unit_tell {
 
 static int say(struct unit_tell *t, const char *text)
 {
-	int r = fdstore_tell_now(&t->to, text);
+	int r = fdstore_tell(&t->to, text);
 
-	/* Who listened there has been replaced. */
-	if (r == -ECONNREFUSED) {
-		fdstore_done(&t->to);
-		r = fdstore_open(&t->to);
-		r = r > 0 ? fdstore_tell_now(&t->to, text) : r;
-	}
 	if (r == -EAGAIN && !t->waiting)
 		log_warning("who started us (NOTIFY_SOCKET) does not read what it is told; what "
 			    "it has to know is told later");
