@@ -11,6 +11,7 @@
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
+#include "base/parse.h"
 #include "daemon/cgroup.h"
 #include "daemon/connections.h"
 #include "daemon/fault.h"
@@ -22,6 +23,7 @@
 #include "daemon/reexec.h"
 #include "daemon/restore.h"
 #include "daemon/restore_blind.h"
+#include "daemon/sandbox.h"
 #include "daemon/state_save.h"
 #include "daemon/strays.h"
 #include "daemon/unit.h"
@@ -354,8 +356,14 @@ static int default_socket(char **ret, struct error *ret_error)
 	directory = xasprintf("%s/tenured", runtime);
 	if (!directory)
 		return -ENOMEM;
-	if (mkdir(directory, 0755) < 0 && errno != EEXIST)
-		return error_set_errno(ret_error, -errno, "control socket: mkdir %s", directory);
+	if (mkdir(directory, 0755) < 0 && errno != EEXIST) {
+		int r = -errno;
+
+		error_set(ret_error, r,
+			"control socket: mkdir %s: %s; say --socket PATH (and to tenurectl too)",
+			directory, strerror(-r));
+		return sandbox_explain(ret_error, r, SANDBOX_CONTROL, directory);
+	}
 	*ret = xasprintf("%s/control.sock", directory);
 	return *ret ? 0 : -ENOMEM;
 }
@@ -480,6 +488,30 @@ static int make_services(struct manager *m, struct error *ret_error)
 	return 0;
 }
 
+/* systemd has to give us a higher limit than it would give workers, where select(2) with
+ * descriptors from 1024 on destroys memory: it passes us everything that it stores. */
+static void set_worker_nofile(struct manager *m)
+{
+	const char *text = getenv("TENURE_WORKER_NOFILE");
+	unsigned n;
+
+	m->worker_nofile = m->original_nofile;
+	if (!text || !*text)
+		return;
+	if (parse_uint(text, 1, INT32_MAX, &n) < 0)
+		log_warning("TENURE_WORKER_NOFILE=%s: a number of open files is expected, as 1024; "
+			    "it is ignored, and workers get as many as the daemon: %llu",
+			text, (unsigned long long)m->worker_nofile.rlim_cur);
+	else if (n > m->worker_nofile.rlim_max)
+		log_warning("TENURE_WORKER_NOFILE=%s: more than the hard limit of %llu (in a unit: "
+			    "LimitNOFILE=); it is ignored, and workers get as many as the daemon: "
+			    "%llu",
+			text, (unsigned long long)m->worker_nofile.rlim_max,
+			(unsigned long long)m->worker_nofile.rlim_cur);
+	else
+		m->worker_nofile.rlim_cur = n;
+}
+
 static int set_up(struct manager *m, struct error *ret_error)
 {
 	int r;
@@ -502,6 +534,7 @@ static int set_up(struct manager *m, struct error *ret_error)
 		return error_set_errno(ret_error, r, "event loop");
 	(void)process_become_subreaper();
 	(void)spawn_raise_nofile(&m->original_nofile);
+	set_worker_nofile(m);
 	r = connections_counter_new(m, &m->counter);
 	if (r < 0)
 		return error_set_errno(ret_error, r, "event loop");

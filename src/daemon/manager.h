@@ -164,7 +164,8 @@ struct manager {
 	struct list_call *list_calls; /* that wait for a count */
 	bool may_group;		      /* the kernel's self-test was passed */
 	bool connected_leaves;	      /* a UDP socket that is connected leaves its group */
-	struct rlimit original_nofile;
+	struct rlimit original_nofile; /* with which we were started */
+	struct rlimit worker_nofile;   /* which workers get, if `limits` says nothing else */
 	uint64_t next_sequence;
 	struct manager_event events[EVENTS_MAX]; /* ring: sequence % EVENTS_MAX */
 	struct event_subscriber *subscribers;

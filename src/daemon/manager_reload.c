@@ -111,7 +111,7 @@ static int try_entry(struct manager *m, const struct plan_entry *entry, struct e
 			return -ENOMEM;
 		m->services[m->n_services++] = s;
 	}
-	r = snapshot_new(entry->new_config, &m->original_nofile, &probe, ret_error);
+	r = snapshot_new(entry->new_config, &m->worker_nofile, &probe, ret_error);
 	if (r < 0)
 		return r;
 	if (!s || !entry->new_config->autostart)

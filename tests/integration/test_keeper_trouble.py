@@ -3,6 +3,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -135,3 +136,19 @@ def test_detach_without_one(kept):
     wait_until(lambda: not is_alive(daemon), 20, "the daemon's end")
     wait_until(lambda: not any(is_alive(pid) for pid in workers), 5, "the workers' end")
     web.wait_log("the keeper is gone")
+
+
+def test_a_bus_that_hangs(kept_by_test, tmp_path):
+    """Asked whether this is a restart, it takes the connection and says nothing: not even a handshake goes on
+    for as long as its maker thinks it may."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bus:
+        bus.bind(str(tmp_path / "bus"))
+        bus.listen()
+        env = {"INVOCATION_ID": "0" * 32, "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={tmp_path}/bus"}
+        web = kept_by_test(workers=2, env=env)
+        begin = time.monotonic()
+        web.signal(signal.SIGTERM)
+        web.wait(25)
+        assert "systemd does not say whether this is a restart" in web.log
+        assert time.monotonic() - begin < 20
+    (tmp_path / "bus").unlink()

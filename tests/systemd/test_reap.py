@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `tenured reap` leaves alone, and what the next daemon may do to have a socket back."""
 
+import signal
+
 import machine
 from daemon import worker_service
 from harness import free_port, wait_until
+from processes import Process
+from survival import survivor
+from upgrades import quick
 
 FETCH = """#!/usr/bin/python3
 import ctypes, os, sys, time
@@ -22,6 +27,23 @@ def test_only_a_unit_is_reaped():
     done = machine.run("systemd-run", "--scope", "--quiet", "--unit", "test-session", "sh", "-c", script)
     assert "exit 1" in done.stdout and "alive" in done.stdout, done.stdout + done.stderr
     assert "no unit's control group" in done.stderr
+
+
+def test_commands_of_checks_are_reaped(unit):
+    """The daemon cannot end what it has begun to try: it hangs, and systemd kills it."""
+    machine.TOOLS.joinpath("check").write_text("#!/bin/sh\ntrap '' TERM\nsleep 3000 &\nsleep 3000\n")
+    machine.TOOLS.joinpath("check").chmod(0o755)
+    upgrade = quick(verify={"command": [str(machine.TOOLS / "check")], "timeout": "10m"})
+    one = survivor(unit, settings="TimeoutStopSec=2s", upgrade=upgrade)
+    one.ctl("upgrade", "web", "--detach")
+    checks = lambda: [p for p in one.processes() if "3000" in Process.read(p).command]  # noqa: E731
+    wait_until(lambda: len(checks()) == 2, 20, "the check")
+    pids = one.processes()
+    one.signal(signal.SIGSTOP)
+    one.systemctl("stop", timeout=60)
+    machine.wait_until_gone(pids)
+    assert not one.processes()
+    wait_until(lambda: not one.cgroup, 5, "the unit's cgroup to be gone")
 
 
 def test_sockets_can_be_fetched(unit):

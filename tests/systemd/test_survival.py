@@ -294,6 +294,26 @@ def test_limit_of_open_files(unit, load):
     assert_clean(traffic.stop())
 
 
+def test_open_files_of_workers(unit):
+    """systemd passes many descriptors to the daemon; programs that use select(2) are not to have as many. And the
+    administrator has the last word."""
+
+    def soft_and_hard(pid):
+        text = Path(f"/proc/{pid}/limits").read_text(encoding="utf-8")
+        return re.search(r"Max open files +(\d+) +(\d+)", text).groups()
+
+    one = survivor(unit)
+    hard = soft_and_hard(one.pid)[1]  # what the unit asks for, or all that there is here
+    assert soft_and_hard(one.pids()[0]) == ("1024", hard)
+    crash(one)
+    one.upgrade("web")
+    wait_settled(one, 2)
+    assert soft_and_hard(one.pids()[0]) == ("1024", hard)
+    one.stop()
+    one = survivor(unit, settings="Environment=TENURE_WORKER_NOFILE=3000")
+    assert soft_and_hard(one.pids()[0]) == ("3000", hard)
+
+
 def test_no_store(unit, load):
     """A unit of one's own, without the line."""
     one = survivor(unit, workers=2, settings="FileDescriptorStoreMax=0")
