@@ -8,6 +8,7 @@
 #include "daemon/fault.h"
 #include "daemon/log.h"
 #include "daemon/reexec.h"
+#include "daemon/restore_blind.h"
 #include "daemon/state_save.h"
 #include "daemon/state_tables.h"
 #include "daemon/strays.h"
@@ -99,6 +100,7 @@ static void take_back(struct manager *m)
 	for (size_t i = 0; i < m->n_services; i++)
 		manager_service_free(m->services[i]);
 	m->n_services = 0;
+	m->blind = blind_free(m->blind);
 	m->detached = false;
 	m->next_sequence = 1;
 	m->instance[0] = '\0';
@@ -169,6 +171,8 @@ int restore_manager(struct manager *m, struct error *ret_error)
 		return r;
 	fault_point("restore");
 	r = load_manager(m, values);
+	if (r >= 0 && !m->trial)
+		r = blind_restore(m, json_object_get(json_object_get(values, "m"), "blind"));
 	json_decref(values);
 	if (r >= 0) {
 		discard_listeners(m);

@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include "daemon/log.h"
+#include "daemon/state_save.h"
 #include "sys/listen.h"
 #include "sys/process.h"
 #include "sys/spawn.h"
@@ -112,6 +113,64 @@ int blind_new(struct manager *m, struct blind **ret)
 		b->n_sockets, b->n_processes);
 	*ret = b;
 	return 0;
+}
+
+/* What the record names, in the order in which it does. */
+static int take_listed(
+	struct blind *b, const json_t *list, enum stored kind, int (*add)(struct blind *b, int fd))
+{
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < json_array_size(list); i++) {
+		json_int_t number = json_integer_value(json_array_get(list, i));
+		int fd = number > 0 && number <= UINT32_MAX
+				 ? store_take(b->manager->store, kind, (unsigned)number)
+				 : -1;
+
+		if (fd >= 0) /* else it ended just before the daemon did */
+			r = add(b, fd);
+	}
+	return r;
+}
+
+int blind_restore(struct manager *m, const json_t *record)
+{
+	struct blind *b = json_is_object(record) ? calloc(1, sizeof(*b)) : NULL;
+	int r;
+
+	if (!b)
+		return json_is_object(record) ? -ENOMEM : 0;
+	b->manager = m;
+	m->blind = b;
+	r = take_listed(b, json_object_get(record, "sockets"), STORED_LISTENER, add_socket);
+	if (r >= 0)
+		r = take_listed(b, json_object_get(record, "processes"), STORED_PIDFD, add_process);
+	if (r >= 0)
+		log_notice(
+			"%zu sockets and %zu workers of the daemon before the last one are still "
+			"ending",
+			b->n_sockets, b->n_processes);
+	return r;
+}
+
+json_t *blind_save(const struct blind *b)
+{
+	json_t *sockets, *processes;
+
+	if (!b)
+		return NULL;
+	sockets = json_array();
+	processes = json_array();
+	for (size_t i = 0; i < b->n_sockets; i++)
+		if (b->sockets[i].fd >= 0)
+			(void)json_array_append_new(sockets,
+				json_integer(store_number(b->manager->store, b->sockets[i].fd)));
+	for (size_t i = 0; i < b->n_processes; i++)
+		if (b->processes[i].pidfd >= 0)
+			(void)json_array_append_new(processes,
+				json_integer(
+					store_number(b->manager->store, b->processes[i].pidfd)));
+	return json_pack("{s:o?, s:o?}", "sockets", sockets, "processes", processes);
 }
 
 static void drop_process(struct blind *b, struct blind_process *p)
@@ -327,6 +386,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	if (over) {
 		log_notice("what an earlier daemon had left has ended");
 		m->blind = blind_free(b);
+		manager_changed(m);
 		return 0;
 	}
 	(void)sd_event_source_set_time_relative(source, LOOK_USEC);

@@ -8,6 +8,7 @@ import socket
 import pytest
 from harness import assert_clean, free_port, wait_until
 from keeper import kept, wait_settled  # pylint: disable=unused-import
+from processes import is_alive
 from upgrades import CLIENTS, per_worker, quick
 
 # pylint: disable=redefined-outer-name
@@ -143,6 +144,48 @@ def rechecked(data):
         data[at + 32 : at + 36] = crc.to_bytes(4, "little")
         at += 64 + (length + 63) // 64 * 64
     return bytes(data)
+
+
+@pytest.mark.parametrize("own_sockets", [False, True])
+@pytest.mark.parametrize("serving", [False, True])
+def test_killed_while_the_old_ones_end(kept, load, own_sockets, serving):
+    """The next daemon has a state that it can use, and goes on with what the one before had to take blindly."""
+    port = free_port()
+    listen = per_worker(port) if own_sockets else f"127.0.0.1:{port}"
+    drain = {"settle": "1500ms", "idle_wait": "300ms"}
+    web = kept(workers=3, upgrade=quick(), listen=listen, drain=drain)
+    web.port = port
+    before = sorted(web.pids())
+    traffic = load(port, clients=CLIENTS)
+    traffic.wait_more(100)
+    web.crash()
+    damage(web.store.fd("s"))
+    if not serving:
+        web.manners.set("--ready-delay 1500ms")
+    web.back()
+    if serving:
+        web.wait_serving("web")
+        traffic.wait_more(100)
+    for _ in range(2):
+        web.crash()
+        web.back()
+    assert web.log.count("are still ending") == 2
+    assert all(is_alive(pid) for pid in before)
+    web.wait_serving("web")
+    after = sorted(web.pids())
+    assert not set(before) & set(after)
+    wait_until(lambda: "what an earlier daemon had left has ended" in web.log, 30, "the old ones to end")
+    assert not any(is_alive(pid) for pid in before)
+    traffic.wait_more(200)
+    # There is nothing of it any more.
+    web.crash()
+    web.back()
+    web.wait_serving("web")
+    assert sorted(web.pids()) == after and web.log.count("are still ending") == 2
+    web.upgrade("web")
+    wait_settled(web, 2)
+    traffic.wait_for(generation=2)
+    assert_clean(traffic.stop())
 
 
 def test_unix_and_held_without_a_state(kept, load, tmp_path):
