@@ -181,7 +181,7 @@ static int serve_file(const char *path, const char *socket, char *const *whole)
 		return status;
 	status = read_file(path, path, &activation, &config);
 	if (status != EXIT_SUCCESS && restore_is_possible(&activation)) {
-		log_warning("%s cannot be used; what runs goes on as it was configured", path);
+		log_warning("%s cannot be used; what runs goes on", path);
 		status = EXIT_SUCCESS;
 	}
 	return status == EXIT_SUCCESS ? serve(config, &activation, path, socket, whole) : status;

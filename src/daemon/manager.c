@@ -113,7 +113,8 @@ static bool shall_detach(const struct manager *m, uint32_t asked_by)
 	case ON_TERMINATE_DETACH:
 		return true;
 	case ON_TERMINATE_AUTO:
-		return store_is_kept(m->store) && unit_job() == UNIT_JOB_RESTART;
+		return store_is_kept(m->held ? m->held : m->store) &&
+		       unit_job() == UNIT_JOB_RESTART;
 	case ON_TERMINATE_STOP:
 	default:
 		return false;
@@ -277,13 +278,13 @@ bool manager_detach(struct manager *m)
 {
 	int r;
 
-	if (!store_is_kept(m->store)) {
+	if (!store_is_kept(m->held ? m->held : m->store)) {
 		log_warning("nobody keeps the sockets while we are gone (NOTIFY_SOCKET is not "
 			    "set): stopping the workers instead of leaving them");
 		return false;
 	}
 	state_save_all(m);
-	r = store_settle(m->store);
+	r = m->held ? 0 : store_settle(m->store);
 	if (r < 0 && r != -ETIMEDOUT) {
 		log_warning("the keeper is gone (%s): stopping the workers instead of leaving them",
 			strerror(-r));
@@ -410,19 +411,6 @@ static int open_control(struct manager *m, struct error *ret_error)
 	return 0;
 }
 
-static int add_service(struct manager *m, const struct service_config *c, struct error *ret_error)
-{
-	struct manager_service *s;
-
-	if (array_reserve(&m->services, &m->services_capacity, m->n_services + 1, sizeof(s)) < 0)
-		return error_set(ret_error, -ENOMEM, "out of memory");
-	s = manager_service_new(m, c, ret_error);
-	if (!s)
-		return -ENOMEM;
-	m->services[m->n_services++] = s;
-	return 0;
-}
-
 static int on_save(sd_event_source *source, void *userdata)
 {
 	(void)source;
@@ -454,38 +442,6 @@ static int open_store(struct manager *m, struct error *ret_error)
 	if (r >= 0)
 		r = sd_event_source_set_enabled(m->save_later, SD_EVENT_OFF);
 	return r < 0 ? error_set_errno(ret_error, r, "event loop") : 0;
-}
-
-static void make_instance(struct manager *m)
-{
-	uint64_t random[2];
-
-	if (store_is_kept(m->store) && getrandom(random, sizeof(random), 0) == sizeof(random))
-		snprintf(m->instance, sizeof(m->instance), "%016llx%016llx",
-			(unsigned long long)random[0], (unsigned long long)random[1]);
-}
-
-/* What an earlier daemon left, or else what the configuration says. */
-static int make_services(struct manager *m, struct error *ret_error)
-{
-	_cleanup_error_ struct error error = ERROR_NULL;
-	int r = m->store ? restore_manager(m, &error) : 0;
-
-	if (r > 0)
-		return 0;
-	if (r < 0)
-		log_error("%s; what runs is taken over as well as can be", error_message(&error));
-	if (!m->config)
-		return error_set(ret_error, -EINVAL, "there is no configuration that can be used");
-	make_instance(m);
-	if (m->store && blind_new(m, &m->blind) < 0)
-		return error_set(ret_error, -ENOMEM, "out of memory");
-	for (size_t i = 0; i < m->config->n_services; i++) {
-		int q = add_service(m, &m->config->services[i], ret_error);
-		if (q < 0)
-			return q;
-	}
-	return 0;
 }
 
 /* systemd has to give us a higher limit than it would give workers, where select(2) with
@@ -553,11 +509,11 @@ static int set_up(struct manager *m, struct error *ret_error)
 	cgroups_new(m);
 	r = open_store(m, ret_error);
 	if (r >= 0)
-		r = make_services(m, ret_error);
+		r = manager_make_services(m, ret_error);
 	if (r >= 0)
 		r = open_control(m, ret_error);
 	/* What was taken back is left to another try. */
-	m->detached = r < 0 && m->restored;
+	m->detached = r < 0 && (m->restored || m->held);
 	return r;
 }
 
@@ -593,6 +549,7 @@ struct manager *manager_free(struct manager *m)
 	if (!m)
 		return NULL;
 	control_done(m);
+	manager_hold_done(m);
 	m->reexec = reexec_free(m->reexec);
 	for (size_t i = 0; i < m->n_services; i++)
 		manager_service_free(m->services[i]);
@@ -634,53 +591,16 @@ struct manager *manager_free(struct manager *m)
 	return NULL;
 }
 
-/* Whoever looks later is told why it does not run. */
-static void note_start_failed(struct manager_service *s, const struct error *error)
-{
-	service_start_failed(&s->core);
-	failure_done(&s->failure);
-	s->failure = (struct failure){.worker = NO_WORKER,
-		.reason = strdup(error_message(error)),
-		.at_usec = realtime_now()};
-	manager_report(
-		s->manager, s, 0, NO_WORKER, LOG_ERR, "service-failed", "%s", error_message(error));
-}
-
-/* False: none of them could be started. */
-static bool start_services(struct manager *m)
-{
-	size_t failed = 0, wanted = 0;
-
-	inherit_warn_unused(m);
-
-	for (size_t i = 0; i < m->n_services; i++) {
-		_cleanup_error_ struct error error = ERROR_NULL;
-		struct manager_service *s = m->services[i];
-		if (!s->config->autostart)
-			continue;
-		wanted++;
-		if (manager_service_start(s, "start of the daemon", &error) != 0) {
-			note_start_failed(s, &error);
-			failed++;
-		}
-	}
-	return wanted == 0 || failed < wanted;
-}
-
 int manager_run(struct manager *m)
 {
 	int r;
 
+	/* One bad service does not keep the others down; with nothing to serve there is no point in
+	 * staying. */
 	if (m->restored)
 		restore_resume(m);
-	else {
-		/* Who is left of generations of which there is no word holds their ports. */
-		cgroups_sweep(m, !m->blind);
-		/* One bad service does not keep the others down; with nothing to serve there is no
-		 * point in staying. */
-		if (!start_services(m))
-			return EXIT_FAILURE;
-	}
+	else if (!m->held && !manager_start_services(m))
+		return EXIT_FAILURE;
 	reexec_done(m);
 	blind_begin(m->blind);
 	manager_changed(m);

@@ -19,9 +19,13 @@
 
 bool restore_is_possible(const struct activation *received)
 {
+	/* The state; or sockets and workers without one. */
+	static const char *const kinds[] = {"_s", "_l", "_p"};
+
 	for (size_t i = 0; i < received->n; i++)
-		if (startswith(received->sockets[i].name, "_s"))
-			return true;
+		for (size_t k = 0; k < ARRAY_SIZE(kinds); k++)
+			if (startswith(received->sockets[i].name, kinds[k]))
+				return true;
 	return false;
 }
 

@@ -2,6 +2,7 @@
 #include "daemon/restore_blind.h"
 
 #include <signal.h>
+#include <time.h>
 
 #include "daemon/log.h"
 #include "daemon/state_save.h"
@@ -9,6 +10,8 @@
 #include "sys/process.h"
 #include "sys/spawn.h"
 
+/* For SIGTERM, and again for SIGKILL, when the daemon itself ends. */
+enum { END_MSEC = 2000 };
 #define LOOK_USEC (50 * USEC_PER_MSEC)
 
 struct blind_socket {
@@ -108,9 +111,11 @@ int blind_new(struct manager *m, struct blind **ret)
 		blind_free(b);
 		return r;
 	}
-	log_warning("%zu sockets and %zu workers of an earlier daemon are there: new workers are "
-		    "started beside them, and then they end",
-		b->n_sockets, b->n_processes);
+	if (!m->stopping)
+		log_warning("%zu sockets and %zu workers of an earlier daemon are there: new "
+			    "workers are "
+			    "started beside them, and then they end",
+			b->n_sockets, b->n_processes);
 	*ret = b;
 	return 0;
 }
@@ -177,6 +182,35 @@ static void drop_process(struct blind *b, struct blind_process *p)
 {
 	store_drop(b->manager->store, p->pidfd);
 	p->pidfd = close_fd(p->pidfd);
+}
+
+static bool wait_ended(const struct blind *b, unsigned msec)
+{
+	const struct timespec step = {.tv_nsec = NSEC_PER_USEC * USEC_PER_MSEC};
+	bool all = false;
+
+	for (unsigned i = 0; !all && i < msec; i++) {
+		all = true;
+		for (size_t k = 0; k < b->n_processes; k++)
+			all &= b->processes[k].pidfd < 0 ||
+			       process_has_ended(b->processes[k].pidfd);
+		if (!all)
+			(void)nanosleep(&step, NULL);
+	}
+	return all;
+}
+
+void blind_end(struct blind *b)
+{
+	static const int signals[] = {SIGTERM, SIGKILL};
+
+	for (size_t i = 0; b && i < ARRAY_SIZE(signals); i++) {
+		for (size_t k = 0; k < b->n_processes; k++)
+			if (b->processes[k].pidfd >= 0)
+				(void)spawn_signal(b->processes[k].pidfd, signals[i]);
+		if (wait_ended(b, END_MSEC))
+			return;
+	}
 }
 
 struct blind *blind_free(struct blind *b)
@@ -398,7 +432,7 @@ void blind_begin(struct blind *b)
 	struct manager *m = b ? b->manager : NULL;
 	int r;
 
-	if (!b)
+	if (!b || b->timer)
 		return;
 	b->begin_usec = manager_now(m);
 	r = sd_event_add_time_relative(

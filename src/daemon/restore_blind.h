@@ -25,7 +25,11 @@ json_t *blind_save(const struct blind *b);
 int blind_restore(struct manager *m, const json_t *record);
 /* Lets go of everything at once. Returns NULL. */
 struct blind *blind_free(struct blind *b);
-/* The services have been started, or could not be: see to the end of what was before. */
+/* The daemon ends, and nobody is to go on with it: the workers are told to end, and waited for, a
+ * few seconds at most. NULL is fine. */
+void blind_end(struct blind *b);
+/* The services have been started, or could not be: see to the end of what was before. Also if that
+ * has begun already. */
 void blind_begin(struct blind *b);
 /* Does the daemon still have sockets of that address from before? NULL has none. */
 bool blind_has(const struct blind *b, const struct address *a);

@@ -3,9 +3,11 @@
 or not there at all: never a refused connection."""
 
 import os
+import signal
 import socket
 
 import pytest
+from daemon import BAD_CONFIG, DONE, FAILED
 from harness import assert_clean, free_port, wait_until
 from keeper import kept, wait_settled  # pylint: disable=unused-import
 from processes import is_alive
@@ -305,8 +307,92 @@ def test_configuration_with_errors(kept, load):
     web.write_config("services: {web: {commando: 7}}\n")
     web.back()
     web.wait_serving("web", generation=1)
-    assert "what runs goes on as it was configured" in web.log
+    assert "what runs goes on" in web.log
     traffic.wait_more(100)
     web.write_config()
     web.reload()
     assert_clean(traffic.stop(), generations=[1])
+
+
+BAD = "services: {web: {commando: 7}}\n"
+
+
+def hold(web):
+    """Neither the state nor the file can be used."""
+    web.crash()
+    damage(web.store.fd("s"))
+    web.write_config(BAD)
+    web.back()
+    wait_until(lambda: "STATUS" in web.store.state and "READY" in web.store.state, 10, "it to be ready")
+    assert "what an earlier daemon left serves on" in web.log
+
+
+@pytest.mark.parametrize("own_sockets", [False, True])
+def test_neither_state_nor_configuration(kept, load, tmp_path, own_sockets):
+    """It does not give up, for then the keeper would: everything is held until the file is right."""
+    port = free_port()
+    listen = {**per_worker(port)} if own_sockets else {"http": f"127.0.0.1:{port}"}
+    listen["unix"] = f"unix:{tmp_path / 'web.sock'}"
+    web = kept(workers=2, upgrade=quick(), listen=listen)
+    web.port = port
+    good, before = web.config_path.read_text(), sorted(web.pids())
+    traffic = load(port, clients=CLIENTS)
+    local = load(f"unix:{tmp_path / 'web.sock'}", clients=4)
+    traffic.wait_more(100)
+    web.store.state.clear()
+    hold(web)
+    assert "cannot be used" in web.store.state["STATUS"]
+    # It can be asked, and said what is wrong; or die in its turn.
+    assert web.ctl("status", check=None).code in (DONE, FAILED)
+    assert web.ctl("reload", check=None).code == BAD_CONFIG
+    assert web.ctl("reexec", check=None).code == FAILED
+    web.store.state.clear()
+    web.crash()
+    web.back()
+    wait_until(lambda: "READY" in web.store.state, 10, "it to be ready")
+    web.signal(signal.SIGHUP)
+    traffic.wait_more(100)
+    local.wait_more(50)
+    assert all(is_alive(pid) for pid in before)
+    web.write_config(good)
+    web.reload()
+    web.wait_serving("web")
+    traffic.wait_more(100)
+    wait_until(lambda: "what an earlier daemon had left has ended" in web.log, 30, "the old ones to end")
+    assert not any(is_alive(pid) for pid in before)
+    after = sorted(web.pids())
+    web.crash()
+    web.back()
+    web.wait_serving("web")
+    assert sorted(web.pids()) == after
+    web.upgrade("web")
+    wait_settled(web, 2)
+    local.wait_more(50)
+    assert_clean(traffic.stop())
+    assert_clean(local.stop())
+
+
+def test_stopped_while_everything_is_held(kept):
+    web = kept(workers=2)
+    before = web.pids()
+    web.store.state.clear()
+    hold(web)
+    assert all(is_alive(pid) for pid in before)
+    web.stop()
+    assert not any(is_alive(pid) for pid in before)
+    assert not web.store.names()
+
+
+def test_restarted_while_everything_is_held(kept, load):
+    """With the file put right: the usual start beside what serves."""
+    web = kept(workers=2, upgrade=quick())
+    good, before = web.config_path.read_text(), web.pids()
+    traffic = load(web.port, clients=CLIENTS)
+    web.store.state.clear()
+    hold(web)
+    web.crash()
+    web.write_config(good)
+    web.back()
+    web.wait_serving("web")
+    wait_until(lambda: not any(is_alive(pid) for pid in before), 30, "the old ones to end")
+    assert_clean(traffic.stop())
