@@ -82,6 +82,17 @@ char *cgroups_unit(void)
 	return TAKE_PTR(own);
 }
 
+int cgroups_has(const struct cgroups *c, pid_t pid)
+{
+	_cleanup_free_ char *path = NULL;
+	const char *rest;
+
+	if (!c || cgroup_of(pid, &path) < 0)
+		return -ENOENT;
+	rest = startswith(path, c->path);
+	return rest && (*rest == '\0' || *rest == '/');
+}
+
 /* --- taking it ------------------------------------------------------------ */
 
 /* A cgroup with controllers for those below it can have no processes itself. */

@@ -30,6 +30,8 @@ struct spawn_result;
 void cgroups_new(struct manager *m);
 /* The daemon's end. */
 struct cgroups *cgroups_free(struct cgroups *c);
+/* Is the process in our part of the tree? 1, 0; -ENOENT: that cannot be known. c NULL is fine. */
+int cgroups_has(const struct cgroups *c, pid_t pid);
 /* Remove what earlier generations have left and nobody knows; m->services are there. kill: also
  * end who is in it. */
 void cgroups_sweep(struct manager *m, bool kill);

@@ -161,22 +161,34 @@ static bool is_in(int fd, pid_t pid)
 	return false;
 }
 
-int cgroup_own(char **ret)
+int cgroup_of(pid_t pid, char **ret)
 {
 	_cleanup_free_ char *mount = NULL, *path = NULL;
 	_cleanup_fclose_ FILE *f = NULL;
-	_cleanup_close_ int fd = -1;
 	char line[PATH_MAX + 8];
 	int r = cgroup_mount(&mount);
 
 	if (r < 0)
 		return r;
-	f = fopen("/proc/self/cgroup", "re");
+	(void)snprintf(line, sizeof(line), "/proc/%d/cgroup", (int)pid);
+	f = fopen(line, "re");
 	while (f && !path && fgets(line, sizeof(line), f)) {
 		line[strcspn(line, "\n")] = '\0';
 		if (startswith(line, "0::/"))
 			path = xasprintf("%s%s", mount, streq(line, "0::/") ? "" : line + 3);
 	}
+	*ret = TAKE_PTR(path);
+	return *ret ? 0 : -ENOENT;
+}
+
+int cgroup_own(char **ret)
+{
+	_cleanup_free_ char *path = NULL;
+	_cleanup_close_ int fd = -1;
+	int r = cgroup_of(getpid(), &path);
+
+	if (r < 0)
+		return r;
 	fd = path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	/* With another cgroup namespace's mount the path names somebody else's, or nothing. */
 	if (fd < 0 || !is_in(fd, getpid()))

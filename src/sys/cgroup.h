@@ -27,6 +27,9 @@ int cgroup_mount(char **ret);
 /* The directory of the cgroup that this process is in, if it is to be seen from here. The caller
  * frees. -ENOENT, -ENOMEDIUM: it is not. */
 int cgroup_own(char **ret);
+/* The same of another process, as the kernel tells it to us; it is not looked whether it is there.
+ * -ENOENT: not known. */
+int cgroup_of(pid_t pid, char **ret);
 /* Has systemd, or somebody else who honours user.delegate and trusted.delegate, left it to its
  * processes? */
 bool cgroup_is_delegated(const char *path);

@@ -7,6 +7,8 @@ import re
 import resource
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -14,6 +16,7 @@ from canaries import canary, finish, next_share, open_canary, rollout, wait_phas
 from daemon import ROLLED_BACK
 from harness import assert_clean, free_port, http_get, wait_until
 from keeper import kept, wait_settled  # pylint: disable=unused-import
+from processes import all_processes, descendants
 from test_connections import connections, wait_counts
 from udp import UdpLoad, bound, listeners
 from upgrades import CLIENTS, per_worker, quick
@@ -541,3 +544,59 @@ def test_the_path_of_the_control_socket(daemon, web):
     assert one.service()["state"] == "serving"
     one.stop()
     assert not one.socket_path.exists()
+
+
+STRANGER = """
+import os, sys
+os.setsid()
+print("waits", flush=True)
+address = sys.stdin.readline().strip()
+os.execve("/bin/sleep", ["sleep", "300"], {"NOTIFY_SOCKET": address})
+"""
+
+
+@pytest.mark.parametrize("whose", [pytest.param("another", marks=pytest.mark.root), "ours"])
+def test_who_claims_to_be_the_worker(kept, whose):
+    """Of one that was started just before the daemon's death only its environment is known, which anybody can
+    have: another user's, or a process that lives below somebody else."""
+    web = kept(workers=1, upgrade=quick(), fault="spawned:1")
+    # Forked before the worker; the environment is that of the exec.
+    command = [sys.executable, "-c", STRANGER]
+    nobody = {"user": 65534, "group": 65534, "extra_groups": []} if whose == "another" else {}
+    if whose == "ours":
+        command = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])", *command]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **nobody) as stranger:
+        try:
+            assert stranger.stdout.readline() == "waits\n"
+            # A tick of the clock that start times are counted in.
+            time.sleep(0.05)
+            web.arm()
+            web.ctl("upgrade", "web", "--detach", check=None)
+            web.wait_dead()
+            worker = next(
+                pid
+                for pid in web.orphans
+                if b"TENURE_GENERATION=2" in environment(pid) and os.getpgid(pid) == pid
+            )
+            address = next(word for word in environment(worker) if word.startswith(b"NOTIFY_SOCKET="))
+            stranger.stdin.write(address.decode().split("=", 1)[1] + "\n")
+            stranger.stdin.flush()
+            claims = lambda: [p for p in all_processes() if address in environment(p.pid)]  # noqa: E731
+            wait_until(lambda: len(claims()) == 2, 10, "the stranger to claim it")
+            web.back()
+            web.wait_serving("web", generation=2)
+            assert re.search(r"\(pid %d\) had been started just before; found" % worker, web.log), web.log
+            assert web.pids(generation=2) == [worker]
+            assert len(claims()) == 2
+        finally:
+            for process in descendants(stranger.pid):
+                os.kill(process.pid, signal.SIGKILL)
+            stranger.kill()
+
+
+def environment(pid):
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
