@@ -275,6 +275,25 @@ class KeptDaemon(Daemon):
             self.reaper.join()
 
 
+class Waiting:
+    """A tenurectl in the background: it goes on with the next daemon."""
+
+    def __init__(self, web, *words, **more):
+        self.ended = None
+        self.thread = threading.Thread(target=self._run, args=(web, words, more))
+        self.thread.start()
+
+    def _run(self, web, words, more):
+        self.ended = web.ctl(*words, check=None, timeout=120, **more)
+
+    def is_waiting(self):
+        return self.thread.is_alive()
+
+    def end(self):
+        self.thread.join(120)
+        return self.ended
+
+
 @pytest.fixture
 def kept(request, no_strays):  # pylint: disable=unused-argument
     """kept(...) as the fixture `web`, with a keeper."""

@@ -58,6 +58,7 @@ def environment_of(pid):
     return dict(word.decode().split("=", 1) for word in words if b"=" in word)
 
 
+@pytest.mark.sanitize
 def test_a_killed_daemon_is_started_again(kept, load):
     web = kept(workers=4, upgrade=quick())
     pids = sorted(web.pids())
@@ -97,6 +98,7 @@ def kill_at_random(web, traffic, times, seed):
     assert_clean(traffic.stop())
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize(
     "upgrade, workers", [(quick(), 4), (quick("rolling", surge="50%"), 4)], ids=["blue-green", "rolling"]
 )

@@ -92,6 +92,7 @@ def inode_of(pid):
     return os.stat(f"/proc/{pid}/exe").st_ino
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("kind", ALL)
 def test_replaced_in_place(made, load, program, kind):
     web = made(kind, workers=4, upgrade=quick())
@@ -167,6 +168,7 @@ def settled_fds(web):
     return fd_count(pid_of(web))
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("kind", ALL)
 def test_clients_of_the_control_socket_stay(made, kind):
     web = made(kind, workers=2, upgrade=quick())

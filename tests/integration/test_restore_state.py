@@ -70,6 +70,7 @@ def check_blind(web, load, how, log, clients=CLIENTS):
     assert "strangers" not in web.log.split("earlier daemon are there")[-1], web.log
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize(
     "how,log",
     [
@@ -223,6 +224,7 @@ def test_killed_before_anything_was_saved(kept):
 # ---- the keeper has no room, or has lost something ----
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("own_sockets", [False, True])
 def test_full_store(kept, load, own_sockets, told):
