@@ -60,6 +60,12 @@ have_pytest()
 		python3 -c 'import pytest' >/dev/null 2>&1
 }
 
+have_xdist()
+{
+	/usr/bin/python3 -c 'import xdist' >/dev/null 2>&1 ||
+		python3 -c 'import xdist' >/dev/null 2>&1
+}
+
 # need PACKAGE TEST...: note the package unless the test succeeds.
 missing=
 need()
@@ -85,6 +91,7 @@ find_missing()
 	need scdoc have_command scdoc
 	[ "$verb" = check ] || return 0
 	need python3-pytest have_pytest
+	need python3-pytest-xdist have_xdist
 	need iproute2 have_command ip
 	# Only to be booted in namespaces, by tests/systemd/guest.
 	need systemd test -x /lib/systemd/systemd
