@@ -15,7 +15,7 @@ import pytest
 from canaries import canary, finish, next_share, open_canary, rollout, wait_phase
 from daemon import ROLLED_BACK
 from harness import assert_clean, free_port, http_get, wait_until
-from keeper import kept, wait_settled  # pylint: disable=unused-import
+from keeper import Waiting, kept, wait_settled  # pylint: disable=unused-import
 from processes import all_processes, descendants
 from test_connections import connections, wait_counts
 from udp import UdpLoad, bound, listeners
@@ -571,7 +571,7 @@ def test_who_claims_to_be_the_worker(kept, whose):
             # A tick of the clock that start times are counted in.
             time.sleep(0.05)
             web.arm()
-            web.ctl("upgrade", "web", "--detach", check=None)
+            asked = Waiting(web, "upgrade", "web", "--detach")
             web.wait_dead()
             worker = next(
                 pid
@@ -584,6 +584,7 @@ def test_who_claims_to_be_the_worker(kept, whose):
             claims = lambda: [p for p in all_processes() if address in environment(p.pid)]  # noqa: E731
             wait_until(lambda: len(claims()) == 2, 10, "the stranger to claim it")
             web.back()
+            assert asked.end().code == 0
             web.wait_serving("web", generation=2)
             assert re.search(r"\(pid %d\) had been started just before; found" % worker, web.log), web.log
             assert web.pids(generation=2) == [worker]
