@@ -260,9 +260,29 @@ bool blind_has(const struct blind *b, const struct address *a)
 	return find(b, a);
 }
 
+static bool is_served(const struct blind *b, const struct blind_socket *s)
+{
+	for (size_t i = 0; i < b->n_processes; i++)
+		if (b->processes[i].pidfd >= 0 &&
+			process_holds_socket(&b->processes[i].pid, 1, s->inode) > 0)
+			return true;
+	return false;
+}
+
+/* Of those of a group, the one to which connections go as it was steered last: another would be
+ * taken over in vain, and that one ended with connections in its queue. */
+static struct blind_socket *find_served(const struct blind *b, const struct address *a)
+{
+	for (size_t i = 0; b && i < b->n_sockets; i++)
+		if (b->sockets[i].fd >= 0 && b->sockets[i].address.kind == a->kind &&
+			address_equal(&b->sockets[i].address, a) && is_served(b, &b->sockets[i]))
+			return &b->sockets[i];
+	return find(b, a);
+}
+
 int blind_take(struct blind *b, const struct address *a)
 {
-	struct blind_socket *s = find(b, a);
+	struct blind_socket *s = find_served(b, a);
 
 	if (!s)
 		return -1;
