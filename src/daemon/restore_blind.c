@@ -362,6 +362,14 @@ static void signal_process(const struct blind_process *p, int signal, bool group
 		(void)spawn_signal(p->pidfd, signal);
 }
 
+/* On a queue that both have, they serve until somebody else does. */
+static bool is_needed(const struct blind *b, const struct blind_process *p)
+{
+	const struct manager_service *s = p->service ? manager_find(b->manager, p->service) : NULL;
+
+	return s && s->core.wanted && s->core.current == 0;
+}
+
 /* As the machines do it, without looking at connections. */
 static void advance(struct blind *b, struct blind_process *p, uint64_t now, bool settled)
 {
@@ -371,7 +379,7 @@ static void advance(struct blind *b, struct blind_process *p, uint64_t now, bool
 		return;
 	switch (p->stage) {
 	case BLIND_SERVES:
-		if (!settled)
+		if (!settled || is_needed(b, p))
 			return;
 		p->until_usec = now + drain->idle_wait_usec;
 		p->stage = BLIND_IDLES;

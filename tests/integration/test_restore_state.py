@@ -5,6 +5,7 @@ or not there at all: never a refused connection."""
 import os
 import signal
 import socket
+import time
 
 import pytest
 from daemon import BAD_CONFIG, DONE, FAILED
@@ -203,6 +204,27 @@ def test_unix_and_held_without_a_state(kept, load, tmp_path):
     inode = os.stat(path).st_ino
     check_blind(web, load, lambda web: damage(web.store.fd("s")), "it is damaged", clients=4)
     assert os.stat(path).st_ino == inode
+    assert_clean(traffic.stop())
+
+
+def test_old_ones_serve_until_the_new_ones_do(kept, load):
+    """One queue, and a program that takes its time: it is not left without anybody meanwhile."""
+    port = free_port()
+    listen = {"held": {"address": f"127.0.0.1:{port}", "steering": False}}
+    web = kept(workers=2, upgrade=quick(), listen=listen, ready={"by": "notify"}, drain={"idle_wait": "100ms"})
+    web.port = port
+    before = web.pids()
+    traffic = load(port, clients=4)
+    traffic.wait_more(50)
+    web.crash()
+    damage(web.store.fd("s"))
+    web.manners.set("--ready-delay 3s")
+    web.back()
+    time.sleep(1.5)
+    assert web.service()["state"] == "starting" and all(is_alive(pid) for pid in before)
+    traffic.wait_more(100)
+    web.wait_serving("web")
+    wait_until(lambda: not any(is_alive(pid) for pid in before), 30, "the old ones to end")
     assert_clean(traffic.stop())
 
 
