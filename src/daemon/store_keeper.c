@@ -132,6 +132,8 @@ static void catch_up_removals(struct store *s)
 	while (n < s->n_removals &&
 		tell_removal(s, s->removals[n].kind, s->removals[n].number) != -EAGAIN)
 		n++;
+	if (n == 0)
+		return;
 	s->n_removals -= n;
 	memmove(s->removals, s->removals + n, s->n_removals * sizeof(*s->removals));
 }
