@@ -44,9 +44,9 @@ def cgroup_of(pid):
 
 def members(directory):
     found = []
-    for procs in directory.rglob("cgroup.procs"):
+    for path in machine.cgroups_below(directory):
         try:
-            found += [int(pid) for pid in procs.read_text().split()]
+            found += [int(pid) for pid in (path / "cgroup.procs").read_text().split()]
         except OSError:
             pass
     return found
