@@ -69,6 +69,12 @@ have_fpm()
 	return 1
 }
 
+have_xdist()
+{
+	/usr/bin/python3 -c 'import xdist' >/dev/null 2>&1 ||
+		python3 -c 'import xdist' >/dev/null 2>&1
+}
+
 # need PACKAGE TEST...: note the package unless the test succeeds.
 missing=
 need()
@@ -95,6 +101,7 @@ find_missing()
 	need scdoc have_command scdoc
 	[ "$verb" = check ] || return 0
 	need python3-pytest have_pytest
+	need python3-pytest-xdist have_xdist
 	need iproute2 have_command ip
 	# Only to be booted in namespaces, by tests/systemd/guest.
 	need systemd test -x /lib/systemd/systemd

@@ -11,6 +11,8 @@
 #   TENURE_SUITE         the folder of tests/ (default: integration)
 #   TENURE_LONG          1: the long tests, and only these
 #   TENURE_PYTEST_MARK   a pytest -m expression instead of the default "not long"
+#   TENURE_PYTEST_JOBS   how many tests run side by side (default: as many as there are processors, at most 8, where
+#                        pytest-xdist is; else 1)
 #   TENURE_PYTEST_ARGS   more arguments, split at white space, for instance "-k rollback -x"
 set -eu
 
@@ -54,6 +56,19 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 
 suite=$srcdir/tests/${TENURE_SUITE:-integration}
+
+# Most tests wait most of the time. A systemd, or a machine that is measured, is for one at a time.
+n=${TENURE_PYTEST_JOBS:-auto}
+if [ "$n" = auto ]; then
+	n=1
+	if [ "$mark" != long ] && [ "${TENURE_SUITE:-integration}" = integration ] &&
+		"$PYTHON" -c 'import xdist' 2>/dev/null; then
+		n=$(nproc)
+		[ "$n" -le 8 ] || n=8
+	fi
+fi
+[ "$n" = 1 ] || set -- -n "$n" "$@"
+
 cd "$builddir"
 # shellcheck disable=SC2086
 exec "$PYTHON" -m pytest -p no:cacheprovider -c "$srcdir/tests/integration/pytest.ini" \

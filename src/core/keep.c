@@ -8,6 +8,9 @@
 #define EXTEND_MAX_USEC (24 * 60 * 60 * USEC_PER_SEC)
 /* Between SIGABRT, which may leave a core, and SIGKILL. */
 #define ABORT_USEC (5 * USEC_PER_SEC)
+/* We ourselves did not run at a deadline, as in a container that was paused: neither did the
+ * daemon. */
+#define LATE_USEC (2 * USEC_PER_SEC)
 #define SWEEP_USEC (10 * USEC_PER_SEC)
 #define SWEEP_KILL_USEC (2 * USEC_PER_SEC)
 /* So many starts have failed: try the old file too. */
@@ -24,6 +27,16 @@ void keep_init(struct keep *k, uint64_t watchdog_usec)
 	*k = (struct keep){.state = KEEP_WAITING,
 		.backoff = BACKOFF_NULL,
 		.asked_watchdog_usec = watchdog_usec};
+}
+
+void keep_resume(
+	struct keep *k, uint64_t asked_watchdog_usec, uint64_t watchdog_usec, uint64_t now_usec)
+{
+	keep_init(k, asked_watchdog_usec);
+	k->state = KEEP_SERVING;
+	k->ever_ready = k->is_ready = true;
+	k->watchdog_usec = watchdog_usec;
+	k->deadline_usec = watchdog_usec > 0 ? now_usec + watchdog_usec : USEC_INFINITY;
 }
 
 static bool runs(const struct keep *k)
@@ -126,7 +139,13 @@ static void due(struct keep *k, uint64_t now_usec, struct keep_effects *ret)
 	case KEEP_STARTING:
 	case KEEP_SERVING:
 	case KEEP_STOPPING:
-		abort_daemon(k, now_usec, ret);
+		if (now_usec - k->deadline_usec > LATE_USEC && !k->aborting)
+			k->deadline_usec =
+				now_usec + (k->state == KEEP_STARTING || k->watchdog_usec == 0
+							   ? START_USEC
+							   : k->watchdog_usec);
+		else
+			abort_daemon(k, now_usec, ret);
 		break;
 	case KEEP_SWEEPING:
 		/* What even that does not end is in the kernel, and not ours to wait for. */
@@ -149,6 +168,11 @@ static void signalled(struct keep *k, int number, uint64_t now_usec, struct keep
 {
 	bool ends = is_end((uint64_t)number);
 
+	/* By then it would die of it. */
+	if (!ends && k->state == KEEP_STARTING) {
+		k->later = number;
+		return;
+	}
 	if (runs(k)) {
 		ret->signal = number;
 		if (!ends)
@@ -190,6 +214,8 @@ static void ready(struct keep *k, struct keep_effects *ret)
 	k->state = KEEP_SERVING;
 	k->deadline_usec = USEC_INFINITY;
 	k->ever_ready = k->is_ready = true;
+	ret->signal = k->later;
+	k->later = 0;
 	if (k->n_failures > 0) {
 		ret->note = KEEP_NOTE_RECOVERED;
 		ret->n_failures = k->n_failures;

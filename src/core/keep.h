@@ -82,6 +82,8 @@ struct keep {
 	uint64_t deadline_usec;	   /* KEEP_TIME is due then; USEC_INFINITY: nothing is */
 	bool ever_ready, is_ready; /* a daemon; the present one */
 	bool told;		   /* by a signal to end */
+	int later; /* a signal for the daemon that starts, which may not know yet what to do with it
+		    */
 	int aborting; /* the signal that the hung one, or what is swept, was sent last; 0: none */
 	uint64_t asked_watchdog_usec, watchdog_usec; /* of each; of the present one. 0: none */
 	struct backoff backoff;
@@ -93,5 +95,8 @@ struct keep {
 /* The first start is due at once. watchdog_usec: a daemon that has sent WATCHDOG=1 once and then no
  * other for that long is hung; 0: it is not watched unless it asks to be. */
 void keep_init(struct keep *k, uint64_t watchdog_usec);
+/* Of a keeper that goes on with a daemon that serves, and is watched. */
+void keep_resume(
+	struct keep *k, uint64_t asked_watchdog_usec, uint64_t watchdog_usec, uint64_t now_usec);
 void keep_step(
 	struct keep *k, const struct keep_event *e, uint64_t now_usec, struct keep_effects *ret);

@@ -17,15 +17,25 @@ static void print_replaced(struct output *o, json_t *reply, void *userdata)
 		(double)field_int(reply, "tookUsec", 0) / USEC_PER_MSEC, safe_now);
 	if (!streq(before, now))
 		output_printf(o, ", it was %s", safe_before);
-	output_printf(o, "\n");
+	output_printf(o, "%s\n",
+		streq(field_text_or(reply, "keeper", ""), "replaced") ? "; its keeper too" : "");
 }
 
 int verb_reexec(struct context *context)
 {
 	_cleanup_json_ json_t *reply = NULL;
+	_cleanup_free_ char *safe = NULL;
+	const char *keeper;
 	int r = context_call_take(context, "Reexec", json_object(), NULL, &reply);
 
-	if (r == EXIT_DONE)
-		output_document(&context->output, reply, print_replaced, NULL);
-	return r;
+	if (r != EXIT_DONE)
+		return r;
+	output_document(&context->output, reply, print_replaced, NULL);
+	keeper = field_text(reply, "keeper");
+	if (!keeper || streq(keeper, "replaced"))
+		return EXIT_DONE;
+	safe = text_safe(keeper, context->output.utf8);
+	output_error(&context->output, "the keeper was not replaced: %s; it goes on as before",
+		safe ? safe : "?");
+	return EXIT_FAILED;
 }

@@ -8,6 +8,7 @@
 #include "daemon/cgroup_internal.h"
 #include "daemon/keeper.h"
 #include "daemon/log.h"
+#include "daemon/unit_job.h"
 
 /* --- where it is ---------------------------------------------------------- */
 
@@ -23,31 +24,21 @@ static char *above(const char *path)
 	return strndup(path, (size_t)(last_part(path) - path) - 1);
 }
 
-static bool is_ours(pid_t pid)
-{
-	return pid == getpid() || (keeper_pid() > 0 && pid == keeper_pid());
-}
-
 /* The root of a cgroup namespace, or we would not be the first process of the pid namespace, or
  * below it; and nobody else has come into it. Like the container's own files it is for us then. */
 static bool is_containers_own(const char *path)
 {
 	_cleanup_free_ char *mount = NULL, *events = xasprintf("%s/cgroup.events", path);
-	_cleanup_free_ pid_t *pids = NULL;
+	const pid_t ours[] = {getpid(), keeper_pid()};
 	_cleanup_close_ int fd = -1;
-	bool first = getpid() == 1 || keeper_pid() == 1, all_ours = true;
-	size_t n = 0;
+	bool first = getpid() == 1 || keeper_pid() == 1;
 
 	/* The true root has no events, and is nobody's. */
 	if (!first || !events || access(events, F_OK) < 0 || cgroup_mount(&mount) < 0 ||
 		!streq(mount, path))
 		return false;
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 || cgroup_processes(fd, &pids, &n) < 0)
-		return false;
-	for (size_t i = 0; i < n; i++)
-		all_ours &= is_ours(pids[i]);
-	return all_ours;
+	return fd >= 0 && cgroup_has_others(fd, ours, keeper_pid() > 0 ? 2 : 1) == 0;
 }
 
 /* *ret_moved: we are not in the delegated cgroup itself, because an image of us before this one has
@@ -91,6 +82,17 @@ char *cgroups_unit(void)
 	return TAKE_PTR(own);
 }
 
+int cgroups_has(const struct cgroups *c, pid_t pid)
+{
+	_cleanup_free_ char *path = NULL;
+	const char *rest;
+
+	if (!c || cgroup_of(pid, &path) < 0)
+		return -ENOENT;
+	rest = startswith(path, c->path);
+	return rest && (*rest == '\0' || *rest == '/');
+}
+
 /* --- taking it ------------------------------------------------------------ */
 
 /* A cgroup with controllers for those below it can have no processes itself. */
@@ -105,6 +107,15 @@ static int move_down(struct cgroups *c)
 	if (r >= 0 && keeper_pid() > 0)
 		(void)cgroup_join(fd, keeper_pid());
 	return r;
+}
+
+/* The whole of a container's, whose first process we are or below which we are. */
+static bool is_containers(const struct cgroups *c)
+{
+	_cleanup_free_ char *mount = NULL;
+
+	return (getpid() == 1 || keeper_pid() == 1) && cgroup_mount(&mount) >= 0 &&
+	       streq(mount, c->path);
 }
 
 static int take(struct cgroups *c, bool moved)
@@ -132,16 +143,34 @@ static int take(struct cgroups *c, bool moved)
 	/* Where we had to move, whoever starts the next one starts it where we were: not possible
 	 * while there are controllers (see cgroups_make_room()), so there are only those that
 	 * somebody needs. A container is not started again as long as it is this one. */
-	if (!c->self_moved || keeper_pid() == 1 || getpid() == 1)
+	if (!c->self_moved || is_containers(c))
 		(void)cgroups_need(
 			c, CGROUP_CPU | CGROUP_IO | CGROUP_MEMORY | CGROUP_PIDS, &(unsigned){0});
 	return 0;
 }
 
+/* Would the next daemon find room, if this one dies? cgroups_make_room() is called by `tenured
+ * reap`. Asked once. */
+static bool makes_room(struct cgroups *c)
+{
+	if (!c->self_moved || !getenv("INVOCATION_ID") || is_containers(c))
+		return true;
+	if (!c->asked) {
+		c->asked = true;
+		c->has_reap = unit_has_reap() > 0;
+	}
+	return c->has_reap;
+}
+
 int cgroups_need(struct cgroups *c, unsigned controllers, unsigned *ret_missing)
 {
-	int r = cgroup_enable(c->fd, controllers, ret_missing);
+	int r;
 
+	if (!makes_room(c)) {
+		*ret_missing = controllers;
+		return -EDEADLK;
+	}
+	r = cgroup_enable(c->fd, controllers, ret_missing);
 	if (controllers & ~*ret_missing)
 		c->has_controllers = true;
 	return r;

@@ -30,6 +30,8 @@ struct spawn_result;
 void cgroups_new(struct manager *m);
 /* The daemon's end. */
 struct cgroups *cgroups_free(struct cgroups *c);
+/* Is the process in our part of the tree? 1, 0; -ENOENT: that cannot be known. c NULL is fine. */
+int cgroups_has(const struct cgroups *c, pid_t pid);
 /* Remove what earlier generations have left and nobody knows; m->services are there. kill: also
  * end who is in it. */
 void cgroups_sweep(struct manager *m, bool kill);
@@ -59,6 +61,8 @@ int generation_cgroup_spawn(const struct manager_generation *g, unsigned worker,
 	struct spawn_request *request, struct spawn_result *ret);
 /* SIGKILL to everything that has come of that worker's processes. */
 void generation_cgroup_kill(const struct manager_generation *g, unsigned worker);
+/* The same of the whole generation. g NULL: of none. */
+void generation_cgroup_kill_all(const struct manager_generation *g);
 /* Its workers are gone: give those that are ending a moment, then end the rest; EVENT_EMPTY when
  * nobody is left. */
 void generation_cgroup_end(struct manager_service *s, unsigned generation);

@@ -94,6 +94,10 @@ static const char *why_missing(const struct cgroups *c, int r)
 	if (r == -EBUSY)
 		return "other processes are in the cgroup of tenured itself, so that it cannot "
 		       "have controllers; start it by itself";
+	if (r == -EDEADLK)
+		return "systemd could not start the next daemon while there are limits; the unit "
+		       "of tenured needs ExecStopPost=tenured reap, or since systemd 254 "
+		       "DelegateSubgroup=";
 	if (r < 0)
 		return strerror(-r);
 	return c->self_moved || getenv("INVOCATION_ID")
@@ -253,6 +257,12 @@ void generation_cgroup_kill(const struct manager_generation *g, unsigned worker)
 	worker_name(name, worker);
 	if (g && g->cgroup && cgroup_open(g->cgroup->fd, name, &fd) >= 0)
 		(void)cgroup_kill(fd);
+}
+
+void generation_cgroup_kill_all(const struct manager_generation *g)
+{
+	if (g && g->cgroup && cgroup_populated(g->cgroup->fd) > 0)
+		(void)cgroup_kill(g->cgroup->fd);
 }
 
 /* --- its end -------------------------------------------------------------- */

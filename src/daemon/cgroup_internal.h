@@ -9,6 +9,7 @@ struct cgroups {
 	int fd;		      /* the delegated cgroup */
 	bool self_moved;      /* we were started in it, and have moved down */
 	bool has_controllers; /* some were enabled for those below */
+	bool asked, has_reap; /* the unit's ExecStopPost= */
 };
 
 /* Let generations have these controllers; those that they cannot have: *ret_missing. 0 or the first

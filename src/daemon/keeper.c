@@ -10,6 +10,7 @@
 
 #include "base/parse.h"
 #include "core/keep.h"
+#include "daemon/keeper_exec.h"
 #include "daemon/keeper_store.h"
 #include "daemon/log.h"
 #include "sys/fdstore.h"
@@ -21,15 +22,24 @@ extern char **environ;
 
 /* As many as the daemon asks to be kept (daemon/store.h), if our own limit allows. */
 enum { STORED_MAX = 16384, OWN_FDS = 64 };
+/* What is no descriptor of the daemon's, over an exec of ours: no name of the store begins so. */
+#define NOTIFY_NAME "-notify"
+#define OUTER_NAME "-outer"
 /* A daemon whose loop does not turn for that long is hung. */
 #define WATCHDOG_USEC (30 * USEC_PER_SEC)
+/* So long for who started us to read what it has to know. */
+#define OUTER_USEC (250 * USEC_PER_MSEC)
+/* Anybody can send us messages: they are not to keep us from all else. No socket has room for as
+ * many (net.unix.max_dgram_qlen), so what was said before an end is among them. */
+enum { MESSAGES_AT_ONCE = 1024 };
 
 struct keeper {
 	struct keep policy;
 	struct keeper_store store;
 	bool full; /* said already */
-	char *const *argv;
+	char *const *argv, *const *whole;
 	char **environment;
+	struct keeper_exec exec;
 	const char *path; /* of the daemon's program */
 	int old_file_fd;  /* the same as it was when we began */
 	int notify_fd, signal_fd;
@@ -248,7 +258,8 @@ static void pass_on(struct keeper *k, const struct notify_message *m)
 			(unsigned long long)m->extend_timeout_usec);
 	if (m->fields & NOTIFY_STATUS)
 		n += snprintf(text + n, sizeof(text) - (size_t)n, "STATUS=%.300s\n", m->status);
-	if (n > 0)
+	if (n > 0 && fdstore_tell(&k->outer, text) == -EAGAIN &&
+		fdstore_wait(&k->outer, OUTER_USEC) >= 0)
 		(void)fdstore_tell(&k->outer, text);
 }
 
@@ -276,18 +287,69 @@ static void take_message(struct keeper *k, const struct notify_message *m)
 		k->daemon = m->main_pid;
 }
 
+/* --- replacing this program ----------------------------------------------- */
+
+static void describe(const struct keeper *k, struct keeper_state *ret)
+{
+	const char *notify = strv_env_get(k->environment, "NOTIFY_SOCKET");
+
+	*ret = (struct keeper_state){.daemon = k->daemon,
+		.nofile_soft = k->nofile.rlim_cur,
+		.nofile_hard = k->nofile.rlim_max,
+		.watchdog_usec = k->policy.watchdog_usec,
+		.n_inherited = k->store.n_inherited};
+	snprintf(ret->notify, sizeof(ret->notify), "%s", notify ? notify : "");
+}
+
+static void reexec(struct keeper *k, int *asker)
+{
+	struct keeper_state state;
+
+	if (k->policy.state != KEEP_SERVING || k->policy.aborting) {
+		keeper_exec_tell(asker, "the daemon is not in service");
+		return;
+	}
+	describe(k, &state);
+	(void)keeper_exec_begin(&k->exec, &state, now_usec(), asker);
+}
+
+/* Only where the daemon is as it was when it asked. */
+static void reexec_tried(struct keeper *k, const siginfo_t *info)
+{
+	_cleanup_free_ struct reexec_fd *held = calloc(k->store.n + 3, sizeof(*held));
+	struct keeper_state state;
+	size_t n = 0;
+
+	if (!keeper_exec_judge(&k->exec, info))
+		return;
+	if (!held || k->policy.state != KEEP_SERVING || k->policy.aborting) {
+		keeper_exec_done(&k->exec, "the daemon is not in service");
+		return;
+	}
+	held[n++] = (struct reexec_fd){.fd = k->notify_fd, .name = NOTIFY_NAME};
+	if (k->outer.fd >= 0)
+		held[n++] = (struct reexec_fd){.fd = k->outer.fd, .name = OUTER_NAME};
+	for (size_t i = 0; i < k->store.n; i++)
+		held[n++] = (struct reexec_fd){
+			.fd = k->store.list[i].fd, .name = k->store.list[i].name};
+	describe(k, &state);
+	keeper_exec_now(&k->exec, &state, held, n, k->whole);
+}
+
 /* In the order in which it was said; a barrier is passed when its descriptor is closed. */
 static void read_messages(struct keeper *k)
 {
 	struct notify_datagram d;
 
-	while (notify_socket_receive(k->notify_fd, &d) >= 0) {
+	for (int i = 0; i < MESSAGES_AT_ONCE && notify_socket_receive(k->notify_fd, &d) >= 0; i++) {
 		struct notify_message m;
 
 		if (k->daemon > 0 && d.pid == k->daemon) {
 			notify_parse(d.data, d.len, d.truncated, &m);
 			if (m.fields & NOTIFY_FD_STORE)
 				store_descriptors(k, &m, &d);
+			if ((m.fields & NOTIFY_REEXEC) && d.n_fds == 1)
+				reexec(k, &d.fds[0]);
 			if ((m.fields & (NOTIFY_FD_STORE_REMOVE | NOTIFY_FD_NAME)) ==
 				(NOTIFY_FD_STORE_REMOVE | NOTIFY_FD_NAME))
 				k->full &= keeper_store_remove(&k->store, m.fd_name) == 0;
@@ -331,6 +393,8 @@ static void reap(struct keeper *k)
 			break;
 		if (info.si_pid == k->daemon)
 			daemon_ended(k, &info);
+		else if (info.si_pid == k->exec.pid)
+			reexec_tried(k, &info);
 		else
 			log_debug("keeper: reaped %d", (int)info.si_pid);
 	}
@@ -425,12 +489,59 @@ static int set_up(struct keeper *k)
 		r = make_environment(k, address);
 	if (r >= 0 && fdstore_open(&k->outer) < 0)
 		log_warning("keeper: NOTIFY_SOCKET cannot be reached");
+	keep_init(&k->policy, WATCHDOG_USEC);
 	return r;
+}
+
+/* One of what the earlier image had. Order is what tells those that came with its start. */
+static int take_up_one(
+	struct keeper *k, const struct keeper_state *state, const char *name, int *fd)
+{
+	if (streq(name, NOTIFY_NAME))
+		k->notify_fd = TAKE_FD(*fd);
+	else if (streq(name, OUTER_NAME))
+		k->outer.fd = TAKE_FD(*fd);
+	else if (streq(name, KEEPER_EXEC_ASKER))
+		k->exec.asker_fd = TAKE_FD(*fd);
+	else
+		return keeper_store_restore_take(
+			&k->store, name, k->store.n < state->n_inherited, fd);
+	return 0;
+}
+
+/* Go on with what the earlier image of this process did. */
+static int take_up(struct keeper *k, const struct keeper_state *state)
+{
+	_cleanup_activation_ struct activation received = {.sockets = NULL};
+	int r = reexec_receive(&received);
+
+	(void)spawn_raise_nofile(&k->nofile);
+	k->nofile = (struct rlimit){
+		.rlim_cur = (rlim_t)state->nofile_soft, .rlim_max = (rlim_t)state->nofile_hard};
+	k->store.max = store_max();
+	for (size_t i = 0; r >= 0 && i < received.n; i++)
+		r = take_up_one(k, state, received.sockets[i].name, &received.sockets[i].fd);
+	if (r >= 0 && k->notify_fd < 0)
+		r = -EBADF;
+	/* The daemon serves: its file is a good one. */
+	k->old_file_fd = open(k->path, O_PATH | O_CLOEXEC);
+	if (r >= 0)
+		r = watch_signals(k);
+	if (r >= 0)
+		r = make_environment(k, state->notify);
+	if (r < 0)
+		return r;
+	k->daemon = state->daemon;
+	keep_resume(&k->policy, WATCHDOG_USEC, state->watchdog_usec, now_usec());
+	log_notice("keeper: replaced by version %s, pid %d, %zu descriptors are held",
+		PACKAGE_VERSION, (int)getpid(), k->store.n);
+	keeper_exec_tell(&k->exec.asker_fd, "replaced");
+	return 0;
 }
 
 static int timeout_msec(const struct keeper *k)
 {
-	uint64_t now = now_usec(), deadline = k->policy.deadline_usec;
+	uint64_t now = now_usec(), deadline = MIN(k->policy.deadline_usec, k->exec.deadline_usec);
 
 	if (deadline == USEC_INFINITY)
 		return -1;
@@ -442,6 +553,7 @@ static int timeout_msec(const struct keeper *k)
 
 static void keeper_done(struct keeper *k)
 {
+	keeper_exec_done(&k->exec, NULL);
 	keeper_store_done(&k->store);
 	strv_free(k->environment);
 	close_fd(k->old_file_fd);
@@ -450,21 +562,25 @@ static void keeper_done(struct keeper *k)
 	fdstore_done(&k->outer);
 }
 
-int keeper_run(const char *path, char *const *argv)
+int keeper_run(const char *path, char *const *argv, char *const *whole)
 {
 	_cleanup_(keeper_done) struct keeper k = {.path = path,
 		.argv = argv,
+		.whole = whole,
+		.exec = KEEPER_EXEC_NULL,
 		.old_file_fd = -1,
 		.notify_fd = -1,
 		.signal_fd = -1,
 		.outer = FDSTORE_NULL};
-	int r = set_up(&k);
+	struct keeper_state state;
+	int r = keeper_state_import(&state);
 
+	if (r >= 0)
+		r = r > 0 ? take_up(&k, &state) : set_up(&k);
 	if (r < 0) {
 		log_error("keeper: %s", strerror(-r));
 		return EXIT_FAILURE;
 	}
-	keep_init(&k.policy, WATCHDOG_USEC);
 	for (;;) {
 		struct pollfd polled[] = {
 			{.fd = k.notify_fd, .events = POLLIN},
@@ -476,6 +592,8 @@ int keeper_run(const char *path, char *const *argv)
 		read_signals(&k);
 		reap(&k);
 		step(&k, (struct keep_event){.kind = KEEP_TIME});
+		if (now_usec() >= k.exec.deadline_usec)
+			keeper_exec_late(&k.exec);
 		if (k.policy.state == KEEP_ENDED)
 			break;
 		(void)poll(polled, ARRAY_SIZE(polled), timeout_msec(&k));

@@ -39,8 +39,9 @@ bool keeper_is_wanted(enum keeper_choice choice);
 /* keeper_begin.c: be one, as tenured-keeper if it is beside our own program or is `installed`, else
  * as we are. argv: the daemon's command line, the same as ours. The exit status. */
 int keeper_begin(char *const *argv, const char *installed, int log_level);
-/* Start the daemon, the program at path with these arguments, and keep it until it ends for good.
- * The exit status; log_init() was called. */
-int keeper_run(const char *path, char *const *argv);
+/* Start the daemon, the program at path with these arguments, and keep it until it ends for good;
+ * or go on with the one that an earlier image of this process had started (keeper_exec.h). whole:
+ * the own command line, for another image. The exit status; log_init() was called. */
+int keeper_run(const char *path, char *const *argv, char *const *whole);
 /* In the daemon: its keeper's pid, 0 when it has none (systemd is none of ours), or it is gone. */
 pid_t keeper_pid(void);

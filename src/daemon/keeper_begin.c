@@ -33,5 +33,5 @@ int keeper_begin(char *const *argv, const char *installed, int log_level)
 	if (beside)
 		become(beside, path, argv, log_level);
 	become(installed, path, argv, log_level);
-	return keeper_run(path, argv);
+	return keeper_run(path, argv, argv);
 }

@@ -57,6 +57,17 @@ int keeper_store_init(struct keeper_store *s, size_t max)
 	return 0;
 }
 
+int keeper_store_restore_take(struct keeper_store *s, const char *name, bool inherited, int *fd)
+{
+	int r = append(s, name, strlen(name), *fd);
+
+	if (r < 0)
+		return r;
+	s->n_inherited += inherited;
+	*fd = -1;
+	return 0;
+}
+
 static void close_from(struct keeper_store *s, size_t first)
 {
 	for (size_t i = first; i < s->n; i++) {

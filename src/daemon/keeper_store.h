@@ -20,6 +20,9 @@ struct keeper_store {
 /* Takes over what $LISTEN_FDS says, CLOEXEC; the variables are left as they are. 0, -ENOMEM, or
  * -EINVAL: they contradict each other. */
 int keeper_store_init(struct keeper_store *s, size_t max);
+/* From an earlier image of this process: the next of what it held, in its order; the first of them
+ * had come with its own start. Takes the fd on success. 0 or -ENOMEM. */
+int keeper_store_restore_take(struct keeper_store *s, const char *name, bool inherited, int *fd);
 void keeper_store_done(struct keeper_store *s);
 /* Takes the fd on success. -ENOSPC: the store is full; -ENOMEM. */
 int keeper_store_add_take(struct keeper_store *s, const char *name, int *fd);

@@ -7,6 +7,7 @@
 #include "daemon/cgroup.h"
 #include "daemon/config_yaml.h"
 #include "daemon/keeper.h"
+#include "daemon/keeper_exec.h"
 #include "daemon/listener_inherit.h"
 #include "daemon/listener_options.h"
 #include "daemon/log.h"
@@ -17,6 +18,7 @@
 #include "daemon/run.h"
 #include "daemon/unit_job.h"
 #include "sys/journal.h"
+#include "sys/process.h"
 
 #define DEFAULT_FILE TENURED_SYSCONFDIR "/tenured/tenured.yaml"
 
@@ -184,7 +186,7 @@ static int serve_file(const char *path, const char *socket, char *const *whole)
 		return status;
 	status = read_file(path, path, &activation, &config);
 	if (status != EXIT_SUCCESS && restore_is_possible(&activation)) {
-		log_warning("%s cannot be used; what runs goes on as it was configured", path);
+		log_warning("%s cannot be used; what runs goes on", path);
 		status = EXIT_SUCCESS;
 	}
 	return status == EXIT_SUCCESS ? serve(config, &activation, path, socket, whole) : status;
@@ -255,7 +257,8 @@ static int parse_arguments(int argc, char *argv[], struct arguments *a)
 			a->keeper = KEEPER_NO;
 			break;
 		case OPTION_CHECK_STATE:
-			return reexec_check_state();
+			return getenv(KEEPER_STATE_VARIABLE) ? keeper_check_state()
+							     : reexec_check_state();
 		case 'h':
 			return show_usage();
 		case OPTION_VERSION:
@@ -280,6 +283,12 @@ static int serve_as_asked(int argc, char *argv[], char *const *whole, const stru
 	if (!run && !a->path) {
 		fputs(usage, stderr);
 		return EXIT_USAGE;
+	}
+	/* Another image of a keeper that has no program of its own. */
+	if (getenv(KEEPER_STATE_VARIABLE)) {
+		_cleanup_free_ char *path = NULL;
+
+		return process_own_path(&path) < 0 ? EXIT_FAILURE : keeper_run(path, whole, whole);
 	}
 	if (keeper_is_wanted(run ? run_keeper(argc, argv, a->keeper) : a->keeper))
 		return keeper_begin(whole, TENURED_LIBEXECDIR "/tenured-keeper", a->level);

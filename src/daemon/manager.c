@@ -11,6 +11,7 @@
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
+#include "base/parse.h"
 #include "daemon/cgroup.h"
 #include "daemon/connections.h"
 #include "daemon/fault.h"
@@ -23,6 +24,7 @@
 #include "daemon/reexec.h"
 #include "daemon/restore.h"
 #include "daemon/restore_blind.h"
+#include "daemon/sandbox.h"
 #include "daemon/state_save.h"
 #include "daemon/strays.h"
 #include "daemon/unit.h"
@@ -112,7 +114,8 @@ static bool shall_detach(const struct manager *m, uint32_t asked_by)
 	case ON_TERMINATE_DETACH:
 		return true;
 	case ON_TERMINATE_AUTO:
-		return store_is_kept(m->store) && unit_job() == UNIT_JOB_RESTART;
+		return store_is_kept(m->held ? m->held : m->store) &&
+		       unit_job() == UNIT_JOB_RESTART;
 	case ON_TERMINATE_STOP:
 	default:
 		return false;
@@ -274,12 +277,20 @@ void manager_check_stopped(struct manager *m)
 
 bool manager_detach(struct manager *m)
 {
-	if (!store_is_kept(m->store)) {
+	int r;
+
+	if (!store_is_kept(m->held ? m->held : m->store)) {
 		log_warning("nobody keeps the sockets while we are gone (NOTIFY_SOCKET is not "
 			    "set): stopping the workers instead of leaving them");
 		return false;
 	}
 	state_save_all(m);
+	r = m->held ? 0 : store_settle(m->store);
+	if (r < 0 && r != -ETIMEDOUT) {
+		log_warning("the keeper is gone (%s): stopping the workers instead of leaving them",
+			strerror(-r));
+		return false;
+	}
 	unit_stopping(m->unit);
 	log_notice("leaving %zu services to the next daemon", m->n_services);
 	m->detached = true;
@@ -347,8 +358,14 @@ static int default_socket(char **ret, struct error *ret_error)
 	directory = xasprintf("%s/tenured", runtime);
 	if (!directory)
 		return -ENOMEM;
-	if (mkdir(directory, 0755) < 0 && errno != EEXIST)
-		return error_set_errno(ret_error, -errno, "control socket: mkdir %s", directory);
+	if (mkdir(directory, 0755) < 0 && errno != EEXIST) {
+		int r = -errno;
+
+		error_set(ret_error, r,
+			"control socket: mkdir %s: %s; say --socket PATH (and to tenurectl too)",
+			directory, strerror(-r));
+		return sandbox_explain(ret_error, r, SANDBOX_CONTROL, directory);
+	}
 	*ret = xasprintf("%s/control.sock", directory);
 	return *ret ? 0 : -ENOMEM;
 }
@@ -395,19 +412,6 @@ static int open_control(struct manager *m, struct error *ret_error)
 	return 0;
 }
 
-static int add_service(struct manager *m, const struct service_config *c, struct error *ret_error)
-{
-	struct manager_service *s;
-
-	if (array_reserve(&m->services, &m->services_capacity, m->n_services + 1, sizeof(s)) < 0)
-		return error_set(ret_error, -ENOMEM, "out of memory");
-	s = manager_service_new(m, c, ret_error);
-	if (!s)
-		return -ENOMEM;
-	m->services[m->n_services++] = s;
-	return 0;
-}
-
 static int on_save(sd_event_source *source, void *userdata)
 {
 	(void)source;
@@ -422,50 +426,47 @@ static int open_store(struct manager *m, struct error *ret_error)
 
 	if (r < 0)
 		return error_set(ret_error, r, "out of memory");
+	/* What is left in it now is passed beside what is stored. */
 	if (unit_is_main_process())
-		store_limit_nofile(m->store, m->original_nofile.rlim_cur);
+		store_limit_nofile(
+			m->store, m->original_nofile.rlim_cur -
+					  MIN(m->activation.n, m->original_nofile.rlim_cur));
 	restored = store_has_state(m->store);
 	fault_init(restored);
 	if (store_is_empty(m->store))
 		unit_end_leftovers();
 	if (!m->store)
 		return 0;
-	r = sd_event_add_defer(m->event, &m->save_later, on_save, m);
+	r = store_watch(m->store, m->event);
+	if (r >= 0)
+		r = sd_event_add_defer(m->event, &m->save_later, on_save, m);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(m->save_later, SD_EVENT_OFF);
 	return r < 0 ? error_set_errno(ret_error, r, "event loop") : 0;
 }
 
-static void make_instance(struct manager *m)
+/* systemd has to give us a higher limit than it would give workers, where select(2) with
+ * descriptors from 1024 on destroys memory: it passes us everything that it stores. */
+static void set_worker_nofile(struct manager *m)
 {
-	uint64_t random[2];
+	const char *text = getenv("TENURE_WORKER_NOFILE");
+	unsigned n;
 
-	if (store_is_kept(m->store) && getrandom(random, sizeof(random), 0) == sizeof(random))
-		snprintf(m->instance, sizeof(m->instance), "%016llx%016llx",
-			(unsigned long long)random[0], (unsigned long long)random[1]);
-}
-
-/* What an earlier daemon left, or else what the configuration says. */
-static int make_services(struct manager *m, struct error *ret_error)
-{
-	_cleanup_error_ struct error error = ERROR_NULL;
-	int r = m->store ? restore_manager(m, &error) : 0;
-
-	if (r > 0)
-		return 0;
-	if (r < 0)
-		log_error("%s; what runs is taken over as well as can be", error_message(&error));
-	if (!m->config)
-		return error_set(ret_error, -EINVAL, "there is no configuration that can be used");
-	make_instance(m);
-	if (m->store && blind_new(m, &m->blind) < 0)
-		return error_set(ret_error, -ENOMEM, "out of memory");
-	for (size_t i = 0; i < m->config->n_services; i++) {
-		int q = add_service(m, &m->config->services[i], ret_error);
-		if (q < 0)
-			return q;
-	}
-	return 0;
+	m->worker_nofile = m->original_nofile;
+	if (!text || !*text)
+		return;
+	if (parse_uint(text, 1, INT32_MAX, &n) < 0)
+		log_warning("TENURE_WORKER_NOFILE=%s: a number of open files is expected, as 1024; "
+			    "it is ignored, and workers get as many as the daemon: %llu",
+			text, (unsigned long long)m->worker_nofile.rlim_cur);
+	else if (n > m->worker_nofile.rlim_max)
+		log_warning("TENURE_WORKER_NOFILE=%s: more than the hard limit of %llu (in a unit: "
+			    "LimitNOFILE=); it is ignored, and workers get as many as the daemon: "
+			    "%llu",
+			text, (unsigned long long)m->worker_nofile.rlim_max,
+			(unsigned long long)m->worker_nofile.rlim_cur);
+	else
+		m->worker_nofile.rlim_cur = n;
 }
 
 static int set_up(struct manager *m, struct error *ret_error)
@@ -490,6 +491,7 @@ static int set_up(struct manager *m, struct error *ret_error)
 		return error_set_errno(ret_error, r, "event loop");
 	(void)process_become_subreaper();
 	(void)spawn_raise_nofile(&m->original_nofile);
+	set_worker_nofile(m);
 	r = connections_counter_new(m, &m->counter);
 	if (r < 0)
 		return error_set_errno(ret_error, r, "event loop");
@@ -508,13 +510,13 @@ static int set_up(struct manager *m, struct error *ret_error)
 	cgroups_new(m);
 	r = open_store(m, ret_error);
 	if (r >= 0)
-		r = make_services(m, ret_error);
+		r = manager_make_services(m, ret_error);
 	if (r >= 0)
 		r = open_control(m, ret_error);
 	if (r >= 0 && m->restored)
 		handoff_server_resume(m);
 	/* What was taken back is left to another try. */
-	m->detached = r < 0 && m->restored;
+	m->detached = r < 0 && (m->restored || m->held);
 	return r;
 }
 
@@ -550,6 +552,7 @@ struct manager *manager_free(struct manager *m)
 	if (!m)
 		return NULL;
 	control_done(m);
+	manager_hold_done(m);
 	m->reexec = reexec_free(m->reexec);
 	for (size_t i = 0; i < m->n_services; i++)
 		manager_service_free(m->services[i]);
@@ -566,6 +569,7 @@ struct manager *manager_free(struct manager *m)
 			store_drop(m->store, control_server_fd(m->control));
 		control_server_free(m->control);
 	}
+	reexec_keeper_free(m->reexec_keeper);
 	reexec_loaded_free(m->reexec_loaded);
 	output_hub_free(m->outputs);
 	m->unit = unit_free(m->unit);
@@ -591,48 +595,15 @@ struct manager *manager_free(struct manager *m)
 	return NULL;
 }
 
-/* Whoever looks later is told why it does not run. */
-static void note_start_failed(struct manager_service *s, const struct error *error)
-{
-	service_start_failed(&s->core);
-	failure_done(&s->failure);
-	s->failure = (struct failure){.worker = NO_WORKER,
-		.reason = strdup(error_message(error)),
-		.at_usec = realtime_now()};
-	manager_report(
-		s->manager, s, 0, NO_WORKER, LOG_ERR, "service-failed", "%s", error_message(error));
-}
-
-/* False: none of them could be started. */
-static bool start_services(struct manager *m)
-{
-	size_t failed = 0, wanted = 0;
-
-	inherit_warn_unused(m);
-
-	for (size_t i = 0; i < m->n_services; i++) {
-		_cleanup_error_ struct error error = ERROR_NULL;
-		struct manager_service *s = m->services[i];
-		if (!s->config->autostart)
-			continue;
-		wanted++;
-		if (manager_service_start(s, "start of the daemon", &error) != 0) {
-			note_start_failed(s, &error);
-			failed++;
-		}
-	}
-	return wanted == 0 || failed < wanted;
-}
-
 int manager_run(struct manager *m)
 {
 	int r;
 
-	if (m->restored)
-		restore_resume(m);
 	/* One bad service does not keep the others down; with nothing to serve there is no point in
 	 * staying. */
-	else if (!start_services(m))
+	if (m->restored)
+		restore_resume(m);
+	else if (!m->held && !manager_start_services(m))
 		return EXIT_FAILURE;
 	reexec_done(m);
 	blind_begin(m->blind);

@@ -163,10 +163,11 @@ struct manager {
 				       * of the keeper's store */
 	int sockdiag_fd;	      /* -1: not to be had */
 	struct connection_counter *counter;
-	struct list_call *list_calls; /* that wait for a count */
-	bool may_group;		      /* the kernel's self-test was passed */
-	bool connected_leaves;	      /* a UDP socket that is connected leaves its group */
-	struct rlimit original_nofile;
+	struct list_call *list_calls;  /* that wait for a count */
+	bool may_group;		       /* the kernel's self-test was passed */
+	bool connected_leaves;	       /* a UDP socket that is connected leaves its group */
+	struct rlimit original_nofile; /* with which we were started */
+	struct rlimit worker_nofile;   /* which workers get, if `limits` says nothing else */
 	uint64_t next_sequence;
 	struct manager_event events[EVENTS_MAX]; /* ring: sequence % EVENTS_MAX */
 	struct event_subscriber *subscribers;
@@ -177,12 +178,14 @@ struct manager {
 	int exit_status;
 	int control_fd;	     /* an earlier daemon's control socket, until it is used; or -1 */
 	struct store *store; /* NULL: there is no keeper */
+	struct store *held;  /* instead, as long as there is nothing to start; NULL */
 	bool changed;	     /* what is saved of the manager itself */
 	uint64_t sequences_reserved; /* numbers of events up to here are not used by the next daemon
 				      */
 	sd_event_source *save_later;
 	char instance[33];     /* in the environment of workers where there is a keeper; "": none */
 	struct reexec *reexec; /* under way: reexec.h; NULL */
+	struct reexec_keeper *reexec_keeper; /* our keeper replaces itself; NULL: it does not */
 	struct reexec_loaded *reexec_loaded; /* from the image before us; NULL */
 	char *const *argv;	 /* the command line, for that. Borrowed; NULL: not to be had */
 	bool trial;		 /* only to see whether all can be restored: nothing is touched */
@@ -223,6 +226,17 @@ unsigned manager_n_cpus(void);		/* affinity and cgroup quota */
 void manager_cpus(struct cpu_set *ret); /* our own affinity */
 /* Where cpu_affinity binds the worker. False: nowhere. */
 bool manager_cpus_of_worker(const struct service_config *c, unsigned index, struct cpu_set *ret);
+
+/* manager_start.c */
+/* What an earlier daemon left, or else what the configuration says; or m->held. 0 or -errno. */
+int manager_make_services(struct manager *m, struct error *ret_error);
+/* False: none of them could be started. */
+bool manager_start_services(struct manager *m);
+/* A configuration that can be used has come: start after all. Takes it. 0; -ENOMEM: the loop ends.
+ */
+int manager_hold_end(struct manager *m, struct config **config, struct error *ret_error);
+/* The end of the daemon. */
+void manager_hold_done(struct manager *m);
 
 /* manager_reload.c */
 /* Read the configuration again. -EINVAL with problems filled, or -errno with ret_error. *ret: a

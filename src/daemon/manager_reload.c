@@ -7,6 +7,7 @@
 #include "daemon/listener_live.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
+#include "daemon/restore_blind.h"
 #include "daemon/state_save.h"
 
 int manager_read_config(struct manager *m, struct config **ret, struct config_problems *problems,
@@ -115,7 +116,7 @@ static int try_entry(struct manager *m, const struct plan_entry *entry, struct e
 			return -ENOMEM;
 		m->services[m->n_services++] = s;
 	}
-	r = snapshot_new(entry->new_config, &m->original_nofile, &probe, ret_error);
+	r = snapshot_new(entry->new_config, &m->worker_nofile, &probe, ret_error);
 	if (r < 0)
 		return r;
 	if (!s || !entry->new_config->autostart)
@@ -227,6 +228,10 @@ int manager_reload(struct manager *m, struct config **config, bool upgrade_all,
 	r = manager_plan(m, *config, upgrade_all, ret_plan);
 	if (r < 0)
 		return error_set_errno(ret_error, r, "reload");
+	if (m->held) {
+		r = apply_control(m, *config, ret_error);
+		return r < 0 ? r : manager_hold_end(m, config, ret_error);
+	}
 	for (size_t i = 0; i < ret_plan->n; i++) {
 		r = try_entry(m, &ret_plan->entries[i], ret_error);
 		if (r < 0) {
@@ -244,6 +249,7 @@ int manager_reload(struct manager *m, struct config **config, bool upgrade_all,
 	/* Entries point into the new configuration, which lives on as ours. */
 	config_free(m->config);
 	m->config = TAKE_PTR(*config);
+	blind_begin(m->blind);
 	manager_changed(m);
 	return 0;
 }

@@ -342,8 +342,12 @@ int reexec_request(struct manager *m, struct control_call *call)
 	struct reexec *x = NULL;
 	int r;
 
-	if (m->reexec)
+	if (m->reexec || m->reexec_keeper)
 		return control_call_failed(call, "a new program is being tried already");
+	if (m->held)
+		return control_call_failed(call,
+			"there is no configuration that can be used; put it right and reload, or "
+			"restart the daemon");
 	if (m->blind)
 		return control_call_failed(call,
 			"workers of an earlier daemon, of which little is known, are still ending; "

@@ -40,4 +40,9 @@ bool reexec_was_done(const struct manager *m);
 void reexec_resume(struct manager *m);
 /* Everything goes on: who asked for it is told. */
 void reexec_done(struct manager *m);
+/* What became of the keeper; NULL: there is none of ours. */
+void reexec_answer(struct manager *m, const char *keeper);
+/* reexec_keeper.c: have it replace itself, and answer then. False: there is none. */
+bool reexec_keeper_begin(struct manager *m);
+struct reexec_keeper *reexec_keeper_free(struct reexec_keeper *k);
 struct reexec_loaded *reexec_loaded_free(struct reexec_loaded *l);

@@ -17,7 +17,7 @@ struct reexec_loaded {
 	bool same_process;
 	json_t *connections; /* "fd" of each is its descriptor by now; NULL: taken up */
 	char *version;	     /* of the image before us */
-	uint64_t began_usec;
+	uint64_t began_usec, took_usec;
 	struct control_call *asked;
 	char **names; /* of events */
 };
@@ -225,19 +225,30 @@ void reexec_resume(struct manager *m)
 	m->reexec_loaded->connections = NULL;
 }
 
-void reexec_done(struct manager *m)
+void reexec_answer(struct manager *m, const char *keeper)
 {
 	struct reexec_loaded *l = m->reexec_loaded;
-	uint64_t now = manager_now(m), took;
 
 	if (!l || !l->asked)
 		return;
-	took = now > l->began_usec ? now - l->began_usec : 0;
+	(void)control_call_reply(
+		l->asked, json_pack("{s:s, s:s, s:I, s:s?}", "version", PACKAGE_VERSION,
+				  "previousVersion", l->version ? l->version : "?", "tookUsec",
+				  (json_int_t)l->took_usec, "keeper", keeper));
+	l->asked = control_call_unref(l->asked);
+}
+
+void reexec_done(struct manager *m)
+{
+	struct reexec_loaded *l = m->reexec_loaded;
+	uint64_t now = manager_now(m);
+
+	if (!l || !l->asked)
+		return;
+	l->took_usec = now > l->began_usec ? now - l->began_usec : 0;
 	manager_report(m, NULL, 0, NO_WORKER, LOG_NOTICE, "daemon-replaced",
 		"replaced by version %s (it was %s), pid %d, in %.1fms", PACKAGE_VERSION,
-		l->version ? l->version : "?", (int)getpid(), (double)took / USEC_PER_MSEC);
-	(void)control_call_reply(l->asked,
-		json_pack("{s:s, s:s, s:I}", "version", PACKAGE_VERSION, "previousVersion",
-			l->version ? l->version : "?", "tookUsec", (json_int_t)took));
-	l->asked = control_call_unref(l->asked);
+		l->version ? l->version : "?", (int)getpid(), (double)l->took_usec / USEC_PER_MSEC);
+	if (!reexec_keeper_begin(m))
+		reexec_answer(m, NULL);
 }

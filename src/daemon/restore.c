@@ -8,6 +8,7 @@
 #include "daemon/fault.h"
 #include "daemon/log.h"
 #include "daemon/reexec.h"
+#include "daemon/restore_blind.h"
 #include "daemon/state_save.h"
 #include "daemon/state_tables.h"
 #include "daemon/strays.h"
@@ -18,9 +19,13 @@
 
 bool restore_is_possible(const struct activation *received)
 {
+	/* The state; or sockets and workers without one. */
+	static const char *const kinds[] = {"_s", "_l", "_p"};
+
 	for (size_t i = 0; i < received->n; i++)
-		if (startswith(received->sockets[i].name, "_s"))
-			return true;
+		for (size_t k = 0; k < ARRAY_SIZE(kinds); k++)
+			if (startswith(received->sockets[i].name, kinds[k]))
+				return true;
 	return false;
 }
 
@@ -99,13 +104,40 @@ static void take_back(struct manager *m)
 	for (size_t i = 0; i < m->n_services; i++)
 		manager_service_free(m->services[i]);
 	m->n_services = 0;
+	m->blind = blind_free(m->blind);
 	m->detached = false;
 	m->next_sequence = 1;
 	m->instance[0] = '\0';
 	store_take_back(m->store);
 }
 
-/* Made by the earlier daemon just before its end, and given to nobody. */
+static bool is_inode(int fd, uint64_t inode)
+{
+	uint64_t found;
+
+	return fd >= 0 && socket_inode(fd, &found) >= 0 && found == inode;
+}
+
+/* Is it one that is in use, held under another name too? */
+static bool is_in_use(const struct manager *m, int fd)
+{
+	uint64_t inode;
+
+	if (socket_inode(fd, &inode) < 0)
+		return false;
+	for (size_t i = 0; i < m->n_services; i++)
+		for (unsigned id = 0; id < ARRAY_SIZE(m->services[i]->listeners); id++) {
+			const struct listener *l = m->services[i]->listeners[id];
+
+			for (size_t k = 0; l && k < l->lanes.n; k++)
+				if (is_inode(l->lanes.sockets[k].fd, inode))
+					return true;
+		}
+	return false;
+}
+
+/* Made by the earlier daemon just before its end, and given to nobody. Or the keeper was not told
+ * any more that it is stored anew. */
 static void discard_listeners(struct manager *m)
 {
 	unsigned number;
@@ -113,7 +145,10 @@ static void discard_listeners(struct manager *m)
 
 	while ((fd = store_take_any(m->store, STORED_LISTENER, &number)) >= 0) {
 		store_drop(m->store, fd);
-		listen_shutdown_take(&fd);
+		if (is_in_use(m, fd))
+			close_fd(fd);
+		else
+			listen_shutdown_take(&fd);
 	}
 }
 
@@ -140,6 +175,8 @@ int restore_manager(struct manager *m, struct error *ret_error)
 		return r;
 	fault_point("restore");
 	r = load_manager(m, values);
+	if (r >= 0 && !m->trial)
+		r = blind_restore(m, json_object_get(json_object_get(values, "m"), "blind"));
 	json_decref(values);
 	if (r >= 0) {
 		discard_listeners(m);

@@ -18,7 +18,8 @@
 
 #include "daemon/manager.h"
 
-/* Was a state passed to this process? To be asked before anything was taken. */
+/* Was anything passed to this process that it can go on with? To be asked before anything was
+ * taken. */
 bool restore_is_possible(const struct activation *received);
 /* Take everything back; m has no services yet. config may be NULL when the file could not be used.
  * 1: done, call restore_resume() before the loop runs; 0: there is nothing to go on with; -errno

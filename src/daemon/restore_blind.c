@@ -2,16 +2,21 @@
 #include "daemon/restore_blind.h"
 
 #include <signal.h>
+#include <time.h>
 
 #include "daemon/log.h"
+#include "daemon/state_save.h"
 #include "sys/listen.h"
 #include "sys/process.h"
 #include "sys/spawn.h"
 
+/* For SIGTERM, and again for SIGKILL, when the daemon itself ends. */
+enum { END_MSEC = 2000 };
 #define LOOK_USEC (50 * USEC_PER_MSEC)
 
 struct blind_socket {
 	int fd; /* -1: it is gone */
+	uint64_t inode;
 	struct address address;
 };
 
@@ -40,8 +45,13 @@ struct blind {
 static int add_socket(struct blind *b, int fd)
 {
 	struct blind_socket s = {.fd = fd};
+	bool known = false;
 
-	if (socket_address(fd, &s.address) < 0) {
+	/* Under a second name: ending the one would end the other. */
+	if (socket_inode(fd, &s.inode) >= 0)
+		for (size_t i = 0; i < b->n_sockets; i++)
+			known |= b->sockets[i].inode == s.inode;
+	if (known || socket_address(fd, &s.address) < 0) {
 		store_drop(b->manager->store, fd);
 		close_fd(fd);
 		return 0;
@@ -101,17 +111,106 @@ int blind_new(struct manager *m, struct blind **ret)
 		blind_free(b);
 		return r;
 	}
-	log_warning("%zu sockets and %zu workers of an earlier daemon are there: new workers are "
-		    "started beside them, and then they end",
-		b->n_sockets, b->n_processes);
+	if (!m->stopping)
+		log_warning("%zu sockets and %zu workers of an earlier daemon are there: new "
+			    "workers are "
+			    "started beside them, and then they end",
+			b->n_sockets, b->n_processes);
 	*ret = b;
 	return 0;
+}
+
+/* What the record names, in the order in which it does. */
+static int take_listed(
+	struct blind *b, const json_t *list, enum stored kind, int (*add)(struct blind *b, int fd))
+{
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < json_array_size(list); i++) {
+		json_int_t number = json_integer_value(json_array_get(list, i));
+		int fd = number > 0 && number <= UINT32_MAX
+				 ? store_take(b->manager->store, kind, (unsigned)number)
+				 : -1;
+
+		if (fd >= 0) /* else it ended just before the daemon did */
+			r = add(b, fd);
+	}
+	return r;
+}
+
+int blind_restore(struct manager *m, const json_t *record)
+{
+	struct blind *b = json_is_object(record) ? calloc(1, sizeof(*b)) : NULL;
+	int r;
+
+	if (!b)
+		return json_is_object(record) ? -ENOMEM : 0;
+	b->manager = m;
+	m->blind = b;
+	r = take_listed(b, json_object_get(record, "sockets"), STORED_LISTENER, add_socket);
+	if (r >= 0)
+		r = take_listed(b, json_object_get(record, "processes"), STORED_PIDFD, add_process);
+	if (r >= 0)
+		log_notice(
+			"%zu sockets and %zu workers of the daemon before the last one are still "
+			"ending",
+			b->n_sockets, b->n_processes);
+	return r;
+}
+
+json_t *blind_save(const struct blind *b)
+{
+	json_t *sockets, *processes;
+
+	if (!b)
+		return NULL;
+	sockets = json_array();
+	processes = json_array();
+	for (size_t i = 0; i < b->n_sockets; i++)
+		if (b->sockets[i].fd >= 0)
+			(void)json_array_append_new(sockets,
+				json_integer(store_number(b->manager->store, b->sockets[i].fd)));
+	for (size_t i = 0; i < b->n_processes; i++)
+		if (b->processes[i].pidfd >= 0)
+			(void)json_array_append_new(processes,
+				json_integer(
+					store_number(b->manager->store, b->processes[i].pidfd)));
+	return json_pack("{s:o?, s:o?}", "sockets", sockets, "processes", processes);
 }
 
 static void drop_process(struct blind *b, struct blind_process *p)
 {
 	store_drop(b->manager->store, p->pidfd);
 	p->pidfd = close_fd(p->pidfd);
+}
+
+static bool wait_ended(const struct blind *b, unsigned msec)
+{
+	const struct timespec step = {.tv_nsec = NSEC_PER_USEC * USEC_PER_MSEC};
+	bool all = false;
+
+	for (unsigned i = 0; !all && i < msec; i++) {
+		all = true;
+		for (size_t k = 0; k < b->n_processes; k++)
+			all &= b->processes[k].pidfd < 0 ||
+			       process_has_ended(b->processes[k].pidfd);
+		if (!all)
+			(void)nanosleep(&step, NULL);
+	}
+	return all;
+}
+
+void blind_end(struct blind *b)
+{
+	static const int signals[] = {SIGTERM, SIGKILL};
+
+	for (size_t i = 0; b && i < ARRAY_SIZE(signals); i++) {
+		for (size_t k = 0; k < b->n_processes; k++)
+			if (b->processes[k].pidfd >= 0)
+				(void)spawn_signal(b->processes[k].pidfd, signals[i]);
+		if (wait_ended(b, END_MSEC))
+			return;
+	}
 }
 
 struct blind *blind_free(struct blind *b)
@@ -161,9 +260,29 @@ bool blind_has(const struct blind *b, const struct address *a)
 	return find(b, a);
 }
 
+static bool is_served(const struct blind *b, const struct blind_socket *s)
+{
+	for (size_t i = 0; i < b->n_processes; i++)
+		if (b->processes[i].pidfd >= 0 &&
+			process_holds_socket(&b->processes[i].pid, 1, s->inode) > 0)
+			return true;
+	return false;
+}
+
+/* Of those of a group, the one to which connections go as it was steered last: another would be
+ * taken over in vain, and that one ended with connections in its queue. */
+static struct blind_socket *find_served(const struct blind *b, const struct address *a)
+{
+	for (size_t i = 0; b && i < b->n_sockets; i++)
+		if (b->sockets[i].fd >= 0 && b->sockets[i].address.kind == a->kind &&
+			address_equal(&b->sockets[i].address, a) && is_served(b, &b->sockets[i]))
+			return &b->sockets[i];
+	return find(b, a);
+}
+
 int blind_take(struct blind *b, const struct address *a)
 {
-	struct blind_socket *s = find(b, a);
+	struct blind_socket *s = find_served(b, a);
 
 	if (!s)
 		return -1;
@@ -243,6 +362,14 @@ static void signal_process(const struct blind_process *p, int signal, bool group
 		(void)spawn_signal(p->pidfd, signal);
 }
 
+/* On a queue that both have, they serve until somebody else does. */
+static bool is_needed(const struct blind *b, const struct blind_process *p)
+{
+	const struct manager_service *s = p->service ? manager_find(b->manager, p->service) : NULL;
+
+	return s && s->core.wanted && s->core.current == 0;
+}
+
 /* As the machines do it, without looking at connections. */
 static void advance(struct blind *b, struct blind_process *p, uint64_t now, bool settled)
 {
@@ -252,7 +379,7 @@ static void advance(struct blind *b, struct blind_process *p, uint64_t now, bool
 		return;
 	switch (p->stage) {
 	case BLIND_SERVES:
-		if (!settled)
+		if (!settled || is_needed(b, p))
 			return;
 		p->until_usec = now + drain->idle_wait_usec;
 		p->stage = BLIND_IDLES;
@@ -321,6 +448,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	if (over) {
 		log_notice("what an earlier daemon had left has ended");
 		m->blind = blind_free(b);
+		manager_changed(m);
 		return 0;
 	}
 	(void)sd_event_source_set_time_relative(source, LOOK_USEC);
@@ -332,7 +460,7 @@ void blind_begin(struct blind *b)
 	struct manager *m = b ? b->manager : NULL;
 	int r;
 
-	if (!b)
+	if (!b || b->timer)
 		return;
 	b->begin_usec = manager_now(m);
 	r = sd_event_add_time_relative(

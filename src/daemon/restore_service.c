@@ -26,6 +26,22 @@ static struct snapshot *find_snapshot(const struct loaded_snapshots *l, unsigned
 	return NULL;
 }
 
+/* What every configuration has that was read from a file, whatever is in it. */
+static bool is_whole(const struct service_config *c, const char *name)
+{
+	const struct verify_config *verify = &c->upgrade.verify;
+
+	for (size_t i = 0; i < c->n_listeners; i++)
+		if (!c->listeners[i].name)
+			return false;
+	return streq_null(c->name, name) && c->command && c->command[0] && c->directory &&
+	       c->workers > 0 && (c->output != OUTPUT_FILE || c->output_file) &&
+	       (c->ready.by != READY_HTTP || c->ready.path) &&
+	       (c->ready.by != READY_EXEC || (c->ready.command && c->ready.command[0])) &&
+	       (verify->by != VERIFY_HTTP || verify->path) &&
+	       (verify->by != VERIFY_COMMAND || (verify->command && verify->command[0]));
+}
+
 /* A descriptor that the keeper did not have: what is at the path now, if it is the same. */
 static void open_missing(struct manager_service *s, struct snapshot *snap)
 {
@@ -57,7 +73,7 @@ static int load_snapshot(
 	if (r < 0)
 		return r;
 	if (!snap->directory || !snap->executable || !snap->argv || !snap->argv[0] ||
-		!snap->environment || !snap->config.name || !snap->program.path)
+		!snap->environment || !is_whole(&snap->config, s->name) || !snap->program.path)
 		return -EBADMSG;
 	snap->directory_fd = store_take(store, STORED_DIRECTORY, directory);
 	snap->exec_fd = store_take(store, STORED_EXECUTABLE, executable);
@@ -234,11 +250,8 @@ static int load_config(const char *name, const json_t *value, struct service_con
 	r = service_config_init(c, name);
 	if (r >= 0)
 		r = state_load(&state_table_service_config, value, c);
-	if (r >= 0 && (!streq_null(c->name, name) || !c->command || !c->command[0] ||
-			      !c->directory || c->workers == 0))
+	if (r >= 0 && !is_whole(c, name))
 		r = -EBADMSG;
-	for (size_t i = 0; r >= 0 && i < c->n_listeners; i++)
-		r = c->listeners[i].name ? 0 : -EBADMSG;
 	if (r < 0) {
 		service_config_done(c);
 		free(c);

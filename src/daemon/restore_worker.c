@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "daemon/cgroup.h"
 #include "daemon/log.h"
 #include "daemon/output.h"
 #include "daemon/restore.h"
@@ -105,6 +106,23 @@ static bool leads_group(pid_t pid)
 	return getpgid(pid) == pid;
 }
 
+/* Anybody can have such an environment. Ours are in our cgroups; where there are none, they are of
+ * the service's user (or still of ours) and were left to somebody above us. */
+static bool may_be_ours(const struct worker_process *p, pid_t pid)
+{
+	const struct manager_generation *g = manager_service_generation(p->service, p->generation);
+	int inside = cgroups_has(p->service->manager->cgroups, pid);
+	pid_t parent;
+	uid_t uid;
+
+	if (inside >= 0)
+		return inside > 0;
+	if (process_uid(pid, &uid) < 0 || process_parent(pid, &parent) < 0)
+		return false;
+	return (uid == geteuid() || (g->snapshot->set_user && uid == g->snapshot->user.uid)) &&
+	       process_is_descendant(getpid(), parent);
+}
+
 /* Its children have its notify socket in their environment too, but it leads the group; of those
  * that began one of their own it is the oldest. */
 static pid_t find_leader(const struct worker_process *p)
@@ -118,8 +136,8 @@ static pid_t find_leader(const struct worker_process *p)
 		return 0;
 	for (size_t i = 0; i < n; i++) {
 		if (!leads_group(pids[i]) || process_is_zombie(pids[i]) ||
-			process_start_time(pids[i], &started) < 0 || started > oldest ||
-			(started == oldest && pids[i] > leader))
+			!may_be_ours(p, pids[i]) || process_start_time(pids[i], &started) < 0 ||
+			started > oldest || (started == oldest && pids[i] > leader))
 			continue;
 		oldest = started;
 		leader = pids[i];

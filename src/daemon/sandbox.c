@@ -55,6 +55,11 @@ char *sandbox_hint(int code, enum sandbox_act act, const char *path)
 	/* systemd gives each start of a unit its id. */
 	if (!getenv("INVOCATION_ID"))
 		return NULL;
+	if (act == SANDBOX_CONTROL)
+		return code == -EROFS || code == -EACCES || code == -EPERM
+			       ? strdup("; or write RuntimeDirectory=tenured in the unit of "
+					"tenured")
+			       : NULL;
 	if (act == SANDBOX_FILE || code == -EROFS)
 		return file(code, path);
 	if (code != -EPERM && code != -EACCES)
@@ -72,6 +77,7 @@ char *sandbox_hint(int code, enum sandbox_act act, const char *path)
 		return strdup("; SystemCallFilter= or RestrictNamespaces= in the unit of tenured "
 			      "may forbid it");
 	case SANDBOX_FILE:
+	case SANDBOX_CONTROL:
 		break;
 	}
 	return NULL;

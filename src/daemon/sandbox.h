@@ -11,6 +11,7 @@ enum sandbox_act {
 	SANDBOX_BECOME,	 /* run a worker as another user */
 	SANDBOX_LIMIT,	 /* set one of its limits */
 	SANDBOX_PROCESS, /* make it */
+	SANDBOX_CONTROL, /* make the directory of the control socket */
 };
 
 /* e has been set (NULL: nobody wants to know); path may be NULL. Returns code. */

@@ -264,6 +264,8 @@ static void apply_swap_lanes(struct manager_service *s, const struct effect *e)
 	 * may want more of them. */
 	struct effect prepare = *e;
 
+	/* Whom the other's workers have left behind would accept from what is not theirs now. */
+	generation_cgroup_kill_all(manager_service_generation(s, e->worker));
 	prepare.value = e->value;
 	apply_prepare_lane(s, &prepare);
 }

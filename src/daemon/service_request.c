@@ -465,7 +465,7 @@ int manager_service_upgrade(struct manager_service *s, const struct service_conf
 		snapshot = snapshot_ref(serving->snapshot);
 		config = &snapshot->config;
 	} else {
-		r = snapshot_new(config, &s->manager->original_nofile, &snapshot, ret_error);
+		r = snapshot_new(config, &s->manager->worker_nofile, &snapshot, ret_error);
 		if (r < 0)
 			return r;
 		/* A new release decides about its own number of workers. */

@@ -146,7 +146,7 @@ static int look_up_user(struct snapshot *s, struct error *ret_error)
 	return 0;
 }
 
-static int copy_limits(struct snapshot *s, const struct rlimit *original_nofile)
+static int copy_limits(struct snapshot *s, const struct rlimit *nofile_limit)
 {
 	const struct service_config *c = &s->config;
 	bool nofile = false;
@@ -163,7 +163,7 @@ static int copy_limits(struct snapshot *s, const struct rlimit *original_nofile)
 		nofile |= c->limits[i].resource == RLIMIT_NOFILE;
 	}
 	if (!nofile)
-		s->limits[s->n_limits++] = (struct spawn_limit){RLIMIT_NOFILE, *original_nofile};
+		s->limits[s->n_limits++] = (struct spawn_limit){RLIMIT_NOFILE, *nofile_limit};
 	return 0;
 }
 
@@ -187,7 +187,7 @@ static int look_at_files(struct snapshot *s)
 	return 0;
 }
 
-static int fill(struct snapshot *s, const struct rlimit *original_nofile, struct error *ret_error)
+static int fill(struct snapshot *s, const struct rlimit *nofile_limit, struct error *ret_error)
 {
 	const struct service_config *c = &s->config;
 	_cleanup_strv_ char **plain = NULL;
@@ -204,7 +204,7 @@ static int fill(struct snapshot *s, const struct rlimit *original_nofile, struct
 	if (r >= 0)
 		r = replace_all(c, c->command, &s->argv);
 	if (r >= 0)
-		r = copy_limits(s, original_nofile);
+		r = copy_limits(s, nofile_limit);
 	if (r >= 0)
 		r = look_at_files(s);
 	if (r < 0)
@@ -212,7 +212,7 @@ static int fill(struct snapshot *s, const struct rlimit *original_nofile, struct
 	return find_program(s, ret_error);
 }
 
-int snapshot_new(const struct service_config *c, const struct rlimit *original_nofile,
+int snapshot_new(const struct service_config *c, const struct rlimit *nofile_limit,
 	struct snapshot **ret, struct error *ret_error)
 {
 	struct snapshot *s = calloc(1, sizeof(*s));
@@ -227,7 +227,7 @@ int snapshot_new(const struct service_config *c, const struct rlimit *original_n
 		s->config.listeners[i].place.file = NULL;
 	s->n_refs = 1;
 	s->directory_fd = s->exec_fd = -1;
-	r = fill(s, original_nofile, ret_error);
+	r = fill(s, nofile_limit, ret_error);
 	if (r < 0) {
 		snapshot_unref(s);
 		return r;

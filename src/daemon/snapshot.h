@@ -45,12 +45,12 @@ struct snapshot {
 /* The descriptor number that listener i of the configuration has in a worker. */
 int snapshot_listener_fd(const struct service_config *c, size_t i);
 
-/* Resolve and open everything. original_nofile: the RLIMIT_NOFILE the daemon was started with,
- * which workers get unless limits say otherwise. Errors name the service, the fact and the remedy
+/* Resolve and open everything. nofile_limit: the RLIMIT_NOFILE that workers get unless
+ * limits say otherwise. Errors name the service, the fact and the remedy
  * (a program not found: the PATH that was searched; an unknown user; an env file that cannot be
  * read, with its line when it cannot be parsed). env files: NAME=value lines, # comments, quotes as
  * in systemd.exec(5)'s EnvironmentFile=. 0 or -errno. */
-int snapshot_new(const struct service_config *c, const struct rlimit *original_nofile,
+int snapshot_new(const struct service_config *c, const struct rlimit *nofile_limit,
 	struct snapshot **ret, struct error *ret_error);
 struct snapshot *snapshot_ref(struct snapshot *s);
 struct snapshot *snapshot_unref(struct snapshot *s);

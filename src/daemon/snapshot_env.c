@@ -19,7 +19,7 @@ static bool is_ours(const char *entry)
 	static const char *const names[] = {"NOTIFY_SOCKET=", "LISTEN_PID=", "LISTEN_FDS=",
 		"LISTEN_FDNAMES=", "LISTEN_PIDFDID=", "WATCHDOG_PID=", "WATCHDOG_USEC=",
 		"JOURNAL_STREAM=", "FDSTORE=", "TENURE_SERVICE=", "TENURE_GENERATION=",
-		"TENURE_WORKER=", "TENURE_KEEPER=", "TENURE_INSTANCE="};
+		"TENURE_WORKER=", "TENURE_WORKER_NOFILE=", "TENURE_KEEPER=", "TENURE_INSTANCE="};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (startswith(entry, names[i]))

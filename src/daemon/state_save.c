@@ -8,6 +8,7 @@
 #include "daemon/listener_inherit.h"
 #include "daemon/log.h"
 #include "daemon/output.h"
+#include "daemon/restore_blind.h"
 #include "daemon/state_tables.h"
 #include "daemon/worker_process.h"
 #include "daemon/worker_store.h"
@@ -524,11 +525,12 @@ static void note_manager(struct manager *m)
 	read_boot_id(boot);
 	m->sequences_reserved = m->next_sequence + SEQUENCES_AT_ONCE;
 	store_set(m->store, "m",
-		json_pack("{s:o, s:o, s:s, s:s, s:o, s:o, s:s}", "services", names, "config",
+		json_pack("{s:o, s:o, s:s, s:s, s:o, s:o, s:s, s:o*}", "services", names, "config",
 			state_save(&state_table_config, m->config), "boot", boot, "instance",
 			m->instance, "sequence", number(m->sequences_reserved), "control",
 			number(m->control ? store_number(store, control_server_fd(m->control)) : 0),
-			"control_path", m->control ? control_server_path(m->control) : ""));
+			"control_path", m->control ? control_server_path(m->control) : "", "blind",
+			blind_save(m->blind)));
 	m->changed = false;
 }
 

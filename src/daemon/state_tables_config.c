@@ -221,7 +221,12 @@ static const struct state_field env_file_fields[] = {
 	FIELD(BOOL, optional),
 };
 #undef TYPE
-static const struct state_table env_file_table = STATE_TABLE(struct env_file, env_file_fields);
+static bool env_file_is_valid(const void *file)
+{
+	return ((const struct env_file *)file)->path;
+}
+static const struct state_table env_file_table =
+	STATE_TABLE(struct env_file, env_file_fields, .is_valid = env_file_is_valid);
 
 #define TYPE struct service_config
 static const struct state_field service_fields[] = {

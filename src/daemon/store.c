@@ -3,26 +3,25 @@
 #include "daemon/store_internal.h"
 
 #include <fcntl.h>
-#include <time.h>
 #include <sys/stat.h>
 
 #include "base/parse.h"
 #include "daemon/log.h"
 #include "daemon/unit_job.h"
 
-#define BARRIER_USEC (2 * USEC_PER_SEC)
-#define TRY_AGAIN_USEC USEC_PER_SEC
 /* Places that are left for listeners. */
 enum { RESERVED_MAX = 512 };
 /* Below the limit of open files: standard streams, and sockets of socket units. */
 enum { NOFILE_SPARE = 32 };
 /* Numbers begin again after that many; by then the first ones are long gone. */
 enum { NUMBER_MAX = 36 * 36 * 36 * 36 * 36 - 1 };
+/* LISTEN_FDNAMES: seven characters and a colon of each, and some room for socket units'. */
+_Static_assert(STORE_MAX * 8 + 3 * 1024 <= 128 * 1024, "systemd could not execute the next one");
 
 /* All of enum stored; what is not here is nobody's when it comes back. */
 static const char kinds[] = "lipnodecskwrh";
 
-static void format_name(enum stored kind, unsigned number, char *ret)
+void store_format_name(enum stored kind, unsigned number, char ret[static STORE_NAME_MAX])
 {
 	char digits[8];
 	size_t n = 0;
@@ -50,7 +49,7 @@ static bool parse_name(const char *name, enum stored *ret_kind, unsigned *ret_nu
 		return false;
 	*ret_kind = (enum stored)name[1];
 	*ret_number = (unsigned)number;
-	format_name(*ret_kind, *ret_number, back);
+	store_format_name(*ret_kind, *ret_number, back);
 	return streq(back, name);
 }
 
@@ -157,12 +156,13 @@ struct store *store_free(struct store *s)
 {
 	if (!s)
 		return NULL;
+	store_end_keeper(s);
 	for (size_t i = 0; i < s->n_received; i++)
 		close_fd(s->received[i].fd);
 	free(s->received);
 	free(s->by_fd);
+	free(s->removals);
 	close_fd(s->state_fd);
-	fdstore_done(&s->keeper);
 	json_decref(s->records);
 	buffer_done(&s->pending);
 	free(s);
@@ -200,60 +200,6 @@ unsigned store_number(const struct store *s, int fd)
 	return s && fd >= 0 && (size_t)fd < s->by_fd_capacity ? s->by_fd[fd].number : 0;
 }
 
-static void keeper_failed(struct store *s, int r)
-{
-	if (!s->failed)
-		log_error("the keeper does not take our descriptors (%s): what cannot be stored "
-			  "does not survive if this process is killed",
-			strerror(-r));
-	s->failed = true;
-}
-
-static uint64_t now_usec(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
-}
-
-/* A keeper that has other things to do gets it later: nobody waits for it again and again. */
-static int push(struct store *s, int fd, const char *name)
-{
-	int r = now_usec() < s->try_again_usec ? -EAGAIN : fdstore_push(&s->keeper, fd, name);
-
-	if (r != -EAGAIN)
-		return r;
-	if (s->try_again_usec == 0)
-		log_warning("the keeper does not read what it is told; trying again");
-	s->try_again_usec = now_usec() + TRY_AGAIN_USEC;
-	s->by_fd[fd].unsent = true;
-	s->n_unsent++;
-	return 0;
-}
-
-void store_catch_up(struct store *s)
-{
-	char name[STORE_NAME_MAX];
-
-	if (!store_is_kept(s) || s->n_unsent == 0 || now_usec() < s->try_again_usec)
-		return;
-	for (size_t fd = 0; fd < s->by_fd_capacity; fd++) {
-		struct store_entry *e = &s->by_fd[fd];
-
-		if (!e->unsent)
-			continue;
-		format_name(e->kind, e->number, name);
-		if (fdstore_push(&s->keeper, (int)fd, name) == -EAGAIN) {
-			s->try_again_usec = now_usec() + TRY_AGAIN_USEC;
-			return;
-		}
-		e->unsent = false;
-		s->n_unsent--;
-	}
-	s->try_again_usec = 0;
-}
-
 /* Without these a client would notice; of all else there is a way back. */
 static bool is_needed(enum stored kind)
 {
@@ -278,7 +224,6 @@ static void report_full(struct store *s)
 
 unsigned store_add(struct store *s, enum stored kind, int fd)
 {
-	char name[STORE_NAME_MAX];
 	unsigned reserved;
 	int r;
 
@@ -292,59 +237,58 @@ unsigned store_add(struct store *s, enum stored kind, int fd)
 		return 0;
 	}
 	s->last_number = s->last_number % NUMBER_MAX + 1;
-	format_name(kind, s->last_number, name);
 	r = remember(s, fd, kind, s->last_number);
 	if (r >= 0)
-		r = push(s, fd, name);
+		r = store_push(s, fd);
 	if (r < 0) {
 		if ((size_t)fd < s->by_fd_capacity)
 			s->by_fd[fd].number = 0;
-		keeper_failed(s, r);
+		store_keeper_failed(s, r);
 		return 0;
 	}
 	s->n_stored++;
 	return s->last_number;
 }
 
-void store_drop_number(struct store *s, enum stored kind, unsigned number)
+static void forget(struct store *s, struct store_entry *e)
 {
-	char name[STORE_NAME_MAX];
-	int r;
+	if (e->unsent) {
+		s->n_unsent--;
+	} else {
+		int r = store_push_removal(s, e->kind, e->number);
 
-	if (!s || s->keeper.fd < 0 || number == 0)
-		return;
-	format_name(kind, number, name);
-	r = fdstore_remove(&s->keeper, name);
-	if (r < 0)
-		keeper_failed(s, r);
+		if (r < 0)
+			store_keeper_failed(s, r);
+	}
 	if (s->n_stored > 0)
 		s->n_stored--;
 	s->full = false;
+	*e = (struct store_entry){.number = 0};
+}
+
+void store_drop_number(struct store *s, enum stored kind, unsigned number)
+{
+	struct store_entry other = {.kind = kind, .number = number};
+
+	if (!s || s->keeper.fd < 0 || number == 0)
+		return;
+	/* Whoever has that descriptor's number later is another. */
+	for (size_t fd = 0; fd < s->by_fd_capacity; fd++)
+		if (s->by_fd[fd].number == number && s->by_fd[fd].kind == kind) {
+			forget(s, &s->by_fd[fd]);
+			return;
+		}
+	forget(s, &other);
 }
 
 void store_drop(struct store *s, int fd)
 {
 	if (store_number(s, fd) == 0)
 		return;
-	if (s->by_fd[fd].unsent) {
-		s->by_fd[fd].unsent = false;
-		s->n_unsent--;
-		s->n_stored--;
-	} else {
-		store_drop_number(s, s->by_fd[fd].kind, s->by_fd[fd].number);
-	}
-	s->by_fd[fd].number = 0;
-}
-
-void store_barrier(struct store *s)
-{
-	if (!s || s->keeper.fd < 0 || s->no_barrier)
-		return;
-	/* A keeper that knows no barrier is not waited for again. */
-	if (fdstore_barrier(&s->keeper, BARRIER_USEC) < 0) {
-		s->no_barrier = true;
-		log_warning("the keeper does not say when it has closed what was dropped");
-	}
+	if (s->keeper.fd >= 0)
+		forget(s, &s->by_fd[fd]);
+	else
+		s->by_fd[fd].number = 0;
 }
 
 /* --- what an earlier daemon stored ---------------------------------------- */
@@ -429,8 +373,13 @@ int store_begin_exec(struct store **s)
 
 	if (!*s)
 		r = store_alloc(&nothing, s);
-	if (r < 0 || store_is_kept(*s))
+	if (r < 0)
 		return r;
+	if (store_is_kept(*s)) {
+		/* The next image does not know what has not been told. */
+		store_end_backlog(*s);
+		return 0;
+	}
 	/* What an earlier image wrote has not been kept up since. */
 	store_give_up_state(*s);
 	(*s)->exec = true;
@@ -477,7 +426,7 @@ int store_list(const struct store *s, struct reexec_fd **ret, size_t *ret_n, cha
 		/* Of some that were dropped by number only it is not known that they are closed. */
 		if (s->by_fd[fd].number == 0 || fcntl((int)fd, F_GETFD) < 0)
 			continue;
-		format_name(s->by_fd[fd].kind, s->by_fd[fd].number, name);
+		store_format_name(s->by_fd[fd].kind, s->by_fd[fd].number, name);
 		list[n++] = (struct reexec_fd){.fd = (int)fd, .name = name};
 	}
 	*ret = TAKE_PTR(list);

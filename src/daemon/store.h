@@ -15,6 +15,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <systemd/sd-event.h>
 
 #include "base/error.h"
 #include "sys/activation.h"
@@ -36,14 +37,17 @@ enum stored {
 	STORED_WORKER = 'w',	 /* that a worker asked to be kept for it: worker_store.h */
 };
 
-/* The keeper has room for so many; systemd's needs FileDescriptorStoreMax= to be as large. */
-enum { STORE_MAX = 16384 };
+/* So many are stored at most; systemd's FileDescriptorStoreMax= has to be as large. Their names
+ * come back in one environment variable, for which Linux has 128 KiB: execve(2). */
+enum { STORE_MAX = 16000 };
 
 struct store;
 
 /* received: everything that was passed to this process; what has a store's name is moved out of it.
  * *ret: NULL when there is no keeper and nothing was stored. 0 or -ENOMEM. */
 int store_new(struct activation *received, struct store **ret);
+/* From now on a keeper that does not read is told later, from the loop. 0 or -errno. */
+int store_watch(struct store *s, sd_event *event);
 /* The keeper starts the next one with a soft limit of so many open files, which has to be more than
  * it passes: systemd cannot execute it otherwise, now or ever. */
 void store_limit_nofile(struct store *s, uint64_t soft_nofile);
@@ -64,9 +68,12 @@ void store_drop(struct store *s, int fd);
 void store_drop_number(struct store *s, enum stored kind, unsigned number);
 /* The number under which the descriptor is stored; 0: it is not. */
 unsigned store_number(const struct store *s, int fd);
-/* Wait (shortly) until the keeper has really closed what was dropped: before an address is bound
- * again. */
+/* Wait (a second at most, and not again soon if that was not enough) until the keeper has really
+ * closed what was dropped: before an address is bound again. */
 void store_barrier(struct store *s);
+/* Before all is left to it: has the keeper got everything? Waits a few seconds at most. 0;
+ * -ETIMEDOUT: it is there and does not read; -errno: there is none any more. */
+int store_settle(struct store *s);
 
 /* What an earlier daemon stored. The descriptor is the caller's, and stays stored; -1: there is
  * none, or it was taken. Number 0 is none. */
@@ -78,6 +85,10 @@ void store_take_back(struct store *s);
 /* Close those that nobody has taken, and have the keeper forget them: nothing knows what they are
  * for. Returns how many. */
 unsigned store_discard_rest(struct store *s);
+
+/* Say something else to the keeper, with a descriptor beside it. 0; -ENOTCONN: there is none;
+ * -errno. */
+int store_tell(struct store *s, const char *text, int fd);
 
 /* --- state --- */
 

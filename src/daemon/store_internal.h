@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What store.c and store_state.c share; nobody else's. */
+/* What store.c, store_keeper.c and store_state.c share; nobody else's. */
 #pragma once
 
 #include "base/buffer.h"
@@ -14,8 +14,11 @@ struct store_entry {
 	bool unsent;	 /* the keeper did not read when it was its turn */
 };
 
-/* Give the keeper what it did not take, if it is time. */
-void store_catch_up(struct store *s);
+/* What the keeper is to forget, and has not been told yet. */
+struct store_removal {
+	enum stored kind;
+	unsigned number;
+};
 
 struct store_received {
 	enum stored kind;
@@ -27,11 +30,17 @@ struct store_received {
 struct store {
 	struct fdstore keeper;
 	unsigned max, n_stored, last_number;
-	const char *max_setting;       /* of a unit: what would have to be larger */
-	bool full, failed, no_barrier; /* reported already */
-	bool exec;		       /* of the next image of this process */
+	const char *max_setting; /* of a unit: what would have to be larger */
+	bool full, failed;	 /* reported already */
+	bool exec;		 /* of the next image of this process */
 	unsigned n_unsent;
-	uint64_t try_again_usec; /* not before */
+	struct store_removal *removals;
+	size_t n_removals, removals_capacity;
+	sd_event_source *retry_timer; /* NULL: only with each commit */
+	uint64_t retry_usec;	      /* between two tries, now */
+	uint64_t patience_usec;	      /* that are left until then */
+	uint64_t patience_until_usec;
+	uint64_t barrier_again_usec; /* not before */
 	struct store_entry *by_fd;
 	size_t by_fd_capacity;
 	struct store_received *received;
@@ -48,3 +57,18 @@ struct store {
 	bool write_failed; /* reported already */
 	struct store_figures figures;
 };
+
+void store_format_name(enum stored kind, unsigned number, char ret[static STORE_NAME_MAX]);
+
+/* --- store_keeper.c: there is one ----------------------------------------- */
+
+/* Say by_fd[fd]. 0: also when it is said later; -errno: never. */
+int store_push(struct store *s, int fd);
+int store_push_removal(struct store *s, enum stored kind, unsigned number);
+void store_keeper_failed(struct store *s, int r);
+/* Tell the keeper what it did not take. */
+void store_catch_up(struct store *s);
+/* The same, and wait for it a moment. */
+void store_end_backlog(struct store *s);
+/* That too, for the last time. */
+void store_end_keeper(struct store *s);

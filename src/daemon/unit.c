@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/unit.h"
 
-#include <systemd/sd-daemon.h>
-
 #include "base/utf8.h"
 #include "daemon/manager.h"
+#include "daemon/unit_tell.h"
 
 /* The status line follows what happens, but not each of a thousand events. */
 #define STATUS_USEC (100 * USEC_PER_MSEC)
@@ -16,6 +15,7 @@ enum { STATUS_MAX = 1024 };
 
 struct unit {
 	struct manager *manager;
+	struct unit_tell *tell;
 	sd_event_source *status_timer, *extend_timer;
 	char *status; /* as it was told last */
 	char *reload_error;
@@ -71,6 +71,7 @@ static void tell(struct unit *u, const char *before)
 {
 	_cleanup_free_ char *status = unit_status(u->manager);
 	const char *error = u->reload_error;
+	_cleanup_free_ char *text = NULL;
 	char clean[STATUS_MAX];
 
 	if (status && error) {
@@ -83,15 +84,24 @@ static void tell(struct unit *u, const char *before)
 		return;
 	/* A line of UTF-8 is all that systemd takes. */
 	(void)utf8_print(status, strlen(status), clean, sizeof(clean));
-	(void)sd_notifyf(0, "%sSTATUS=%s", before, clean);
+	text = xasprintf("%sSTATUS=%s", before, clean);
 	free(u->status);
-	u->status = TAKE_PTR(status);
+	u->status = NULL;
+	/* A line that nobody has read is told again. */
+	if (text && unit_tell(u->tell, text, *before != '\0'))
+		u->status = TAKE_PTR(status);
+	else
+		unit_changed(u);
 }
 
 static void extend(struct unit *u)
 {
+	char text[64];
+
+	(void)snprintf(
+		text, sizeof(text), "EXTEND_TIMEOUT_USEC=%llu", (unsigned long long)EXTEND_USEC);
 	if (u->stopping || is_busy(u->manager))
-		(void)sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%llu", (unsigned long long)EXTEND_USEC);
+		(void)unit_tell(u->tell, text, false);
 }
 
 static void look(struct unit *u)
@@ -165,6 +175,8 @@ void unit_changed_now(struct unit *u)
 
 void unit_reloading(struct unit *u)
 {
+	char text[128];
+
 	if (!u || !u->ready || u->stopping)
 		return;
 	u->reloading = true;
@@ -172,9 +184,10 @@ void unit_reloading(struct unit *u)
 	u->reload_error = NULL;
 	for (size_t i = 0; i < u->manager->n_services; i++)
 		u->manager->services[i]->reloaded_to = 0;
-	(void)sd_notifyf(0,
+	(void)snprintf(text, sizeof(text),
 		"RELOADING=1\nMONOTONIC_USEC=%llu\nEXTEND_TIMEOUT_USEC=%llu\nSTATUS=Reloading",
 		(unsigned long long)manager_now(u->manager), (unsigned long long)EXTEND_USEC);
+	(void)unit_tell(u->tell, text, true);
 	free(u->status);
 	u->status = NULL;
 }
@@ -200,20 +213,20 @@ void unit_stopping(struct unit *u)
 
 int unit_new(struct manager *m, struct unit **ret)
 {
+	struct unit_tell *tell;
 	struct unit *u;
-	int r;
+	int r = unit_tell_new(m->event, &tell);
 
 	*ret = NULL;
-	/* Together with NOTIFY_SOCKET, and not without. */
-	r = sd_event_set_watchdog(m->event, true);
-	if (r < 0)
+	if (r < 0 || !tell)
 		return r;
-	if (!getenv("NOTIFY_SOCKET"))
-		return 0;
 	u = calloc(1, sizeof(*u));
-	if (!u)
+	if (!u) {
+		unit_tell_free(tell);
 		return -ENOMEM;
+	}
 	u->manager = m;
+	u->tell = tell;
 	r = sd_event_add_time_relative(m->event, &u->status_timer, CLOCK_MONOTONIC, STATUS_USEC,
 		STATUS_USEC / 10, on_status, u);
 	if (r >= 0)
@@ -237,6 +250,7 @@ struct unit *unit_free(struct unit *u)
 		sd_event_source_disable_unref(u->status_timer);
 	if (u->extend_timer)
 		sd_event_source_disable_unref(u->extend_timer);
+	unit_tell_free(u->tell);
 	free(u->status);
 	free(u->reload_error);
 	free(u);

@@ -12,13 +12,15 @@ enum unit_job {
 	UNIT_JOB_OTHER, /* start, also of one that died before it was ready; reload ... */
 };
 
-/* Waits for the answer, a few seconds at most. */
+/* Waits for the answer, five seconds at most in all. */
 enum unit_job unit_job(void);
-/* Are we the process that systemd has started for the unit, and not one that has inherited its
- * environment? */
+/* Are we the process that systemd has started for the unit (or for one of its commands), and not
+ * one that has inherited its environment? */
 bool unit_is_main_process(void);
-/* FileDescriptorStoreMax= of the unit; 0 or -errno. Waits like unit_job(). */
+/* FileDescriptorStoreMax= of the unit; 0 or -errno. Waits two seconds at most. */
 int unit_store_max(unsigned *ret);
+/* Is `tenured reap` among its ExecStopPost=? 1, 0, or -errno. Waits as long. */
+int unit_has_reap(void);
 /* `tenured reap`, for ExecStopPost=: end the processes that are left of the unit, unless they are
  * for the next daemon: it is being restarted, or has failed and will be. An exit status. */
 int unit_reap(void);

@@ -59,6 +59,16 @@ static int end_all(const char *cgroup, const char *variable)
 	return n;
 }
 
+/* Not a session's, a container's or the whole machine's: there SERVICE_RESULT would be somebody's
+ * mistake, and everything would be ended. */
+static bool is_units(const char *cgroup)
+{
+	static const char suffix[] = ".service";
+	size_t len = strlen(cgroup), n = sizeof(suffix) - 1;
+
+	return unit_is_main_process() || (len > n && streq(cgroup + len - n, suffix));
+}
+
 int unit_reap(void)
 {
 	_cleanup_free_ char *cgroup = NULL;
@@ -69,6 +79,12 @@ int unit_reap(void)
 		return EXIT_FAILURE;
 	}
 	cgroup = cgroups_unit();
+	if (cgroup && !is_units(cgroup)) {
+		log_error("reap is for ExecStopPost= in the unit of tenured, and %s is no unit's "
+			  "control group: nothing is done",
+			cgroup);
+		return EXIT_FAILURE;
+	}
 	if (cgroup)
 		cgroups_make_room(cgroup);
 	if (goes_on())

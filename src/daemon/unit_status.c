@@ -102,6 +102,11 @@ char *unit_status(const struct manager *m)
 	char *text = strdup("");
 	size_t named = 0;
 
+	if (m->held)
+		return append_take(text, "",
+			xasprintf("%s cannot be used, nor can the saved state: what an earlier "
+				  "daemon left serves on",
+				m->config_path));
 	if (m->n_services == 0)
 		return append_take(text, "", strdup("No services"));
 	for (unsigned rank = 0; rank < N_RANKS; rank++)

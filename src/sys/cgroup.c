@@ -140,37 +140,55 @@ int cgroup_mount(char **ret)
 	return -ENOENT;
 }
 
+static FILE *open_procs(int fd)
+{
+	int procs = openat(fd, "cgroup.procs", O_RDONLY | O_CLOEXEC);
+	FILE *f = procs < 0 ? NULL : fdopen(procs, "r");
+
+	if (!f && procs >= 0)
+		close_fd(procs);
+	return f;
+}
+
 static bool is_in(int fd, pid_t pid)
 {
-	_cleanup_close_ int procs = openat(fd, "cgroup.procs", O_RDONLY | O_CLOEXEC);
-	_cleanup_fclose_ FILE *f = procs < 0 ? NULL : fdopen(procs, "r");
+	_cleanup_fclose_ FILE *f = open_procs(fd);
 	int found;
 
-	if (!f)
-		return false;
-	procs = -1; /* the stream's */
-	while (fscanf(f, "%d", &found) == 1)
+	while (f && fscanf(f, "%d", &found) == 1)
 		if (found == pid)
 			return true;
 	return false;
 }
 
-int cgroup_own(char **ret)
+int cgroup_of(pid_t pid, char **ret)
 {
 	_cleanup_free_ char *mount = NULL, *path = NULL;
 	_cleanup_fclose_ FILE *f = NULL;
-	_cleanup_close_ int fd = -1;
 	char line[PATH_MAX + 8];
 	int r = cgroup_mount(&mount);
 
 	if (r < 0)
 		return r;
-	f = fopen("/proc/self/cgroup", "re");
+	(void)snprintf(line, sizeof(line), "/proc/%d/cgroup", (int)pid);
+	f = fopen(line, "re");
 	while (f && !path && fgets(line, sizeof(line), f)) {
 		line[strcspn(line, "\n")] = '\0';
 		if (startswith(line, "0::/"))
 			path = xasprintf("%s%s", mount, streq(line, "0::/") ? "" : line + 3);
 	}
+	*ret = TAKE_PTR(path);
+	return *ret ? 0 : -ENOENT;
+}
+
+int cgroup_own(char **ret)
+{
+	_cleanup_free_ char *path = NULL;
+	_cleanup_close_ int fd = -1;
+	int r = cgroup_of(getpid(), &path);
+
+	if (r < 0)
+		return r;
 	fd = path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	/* With another cgroup namespace's mount the path names somebody else's, or nothing. */
 	if (fd < 0 || !is_in(fd, getpid()))
@@ -287,6 +305,11 @@ int cgroup_join(int fd, pid_t pid)
 
 /* --- who is in it --------------------------------------------------------- */
 
+static bool is_removed(int r)
+{
+	return r == -ENODEV || r == -ENOENT;
+}
+
 int cgroup_populated(int fd)
 {
 	char text[TEXT_MAX];
@@ -294,7 +317,7 @@ int cgroup_populated(int fd)
 	int r = read_file(fd, "cgroup.events", text);
 
 	/* Removed: nobody can be in it. */
-	if (r == -ENODEV)
+	if (is_removed(r))
 		return 0;
 	if (r < 0)
 		return r;
@@ -334,21 +357,16 @@ static int list_below(int fd, const char *name, void *userdata)
 		pids->depth--;
 	}
 	/* Removed meanwhile. */
-	return r == -ENOENT || r == -ENODEV ? 0 : r;
+	return is_removed(r) ? 0 : r;
 }
 
 static int list_processes(int fd, struct pids *ret)
 {
-	_cleanup_fclose_ FILE *f = NULL;
-	int procs = openat(fd, "cgroup.procs", O_RDONLY | O_CLOEXEC), pid;
+	_cleanup_fclose_ FILE *f = open_procs(fd);
+	int pid;
 
-	if (procs < 0)
+	if (!f)
 		return -errno;
-	f = fdopen(procs, "r");
-	if (!f) {
-		close_fd(procs);
-		return -ENOMEM;
-	}
 	while (fscanf(f, "%d", &pid) == 1) {
 		/* 0: not of this pid namespace. */
 		if (pid <= 0)
@@ -365,7 +383,7 @@ int cgroup_processes(int fd, pid_t **ret, size_t *ret_n)
 	struct pids pids = {0};
 	int r = list_processes(fd, &pids);
 
-	if (r == -ENODEV)
+	if (is_removed(r))
 		r = 0;
 	if (r < 0) {
 		free(pids.list);
@@ -373,6 +391,24 @@ int cgroup_processes(int fd, pid_t **ret, size_t *ret_n)
 	}
 	*ret = pids.list;
 	*ret_n = pids.n;
+	return 0;
+}
+
+int cgroup_has_others(int fd, const pid_t *ours, size_t n)
+{
+	_cleanup_fclose_ FILE *f = open_procs(fd);
+	int pid;
+
+	if (!f)
+		return -errno;
+	while (fscanf(f, "%d", &pid) == 1) {
+		bool known = false;
+
+		for (size_t i = 0; i < n; i++)
+			known |= pid == ours[i];
+		if (!known)
+			return 1;
+	}
 	return 0;
 }
 

@@ -27,6 +27,9 @@ int cgroup_mount(char **ret);
 /* The directory of the cgroup that this process is in, if it is to be seen from here. The caller
  * frees. -ENOENT, -ENOMEDIUM: it is not. */
 int cgroup_own(char **ret);
+/* The same of another process, as the kernel tells it to us; it is not looked whether it is there.
+ * -ENOENT: not known. */
+int cgroup_of(pid_t pid, char **ret);
 /* Has systemd, or somebody else who honours user.delegate and trusted.delegate, left it to its
  * processes? */
 bool cgroup_is_delegated(const char *path);
@@ -47,6 +50,9 @@ int cgroup_populated(int fd);
 int cgroup_watch(int fd, int *ret);
 /* All processes in it and below that this pid namespace sees. The caller frees. */
 int cgroup_processes(int fd, pid_t **ret, size_t *ret_n);
+/* Are there processes right in it besides these n? Those that this pid namespace does not see
+ * count. 1, 0, or -errno. */
+int cgroup_has_others(int fd, const pid_t *ours, size_t n);
 /* SIGKILL to all of them, also to those that are just being made. */
 int cgroup_kill(int fd);
 

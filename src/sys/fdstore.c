@@ -4,14 +4,11 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/time.h>
+#include <time.h>
 #include <sys/un.h>
-
-enum { SEND_TIMEOUT_MSEC = 250 };
 
 static int connect_to(const char *name)
 {
-	static const struct timeval timeout = {.tv_usec = SEND_TIMEOUT_MSEC * 1000};
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	_cleanup_close_ int fd = -1;
 	size_t len = strlen(name);
@@ -24,7 +21,6 @@ static int connect_to(const char *name)
 	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
 	if (connect(fd, (const struct sockaddr *)&a,
 		    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + (name[0] != '@'))) <
 		0)
@@ -52,21 +48,28 @@ void fdstore_done(struct fdstore *s)
 	s->fd = close_fd(s->fd);
 }
 
+static int send_once(const struct fdstore *s, const struct msghdr *message)
+{
+	ssize_t n;
+
+	do
+		n = sendmsg(s->fd, message, MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : 0;
+}
+
 /* fd: goes beside the text, or -1. */
-static int say(const struct fdstore *s, const char *text, int fd)
+static int say(struct fdstore *s, char *text, int fd)
 {
 	union {
 		struct cmsghdr align;
 		char buf[CMSG_SPACE(sizeof(int))];
 	} control = {0};
-	char copy[512];
-	struct iovec iov = {.iov_base = copy, .iov_len = strlen(text)};
+	struct iovec iov = {.iov_base = text, .iov_len = strlen(text)};
 	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
-	ssize_t n;
+	struct fdstore other;
+	int r;
 
-	if (iov.iov_len >= sizeof(copy))
-		return -EMSGSIZE;
-	memcpy(copy, text, iov.iov_len);
 	if (fd >= 0) {
 		struct cmsghdr *c;
 
@@ -78,13 +81,19 @@ static int say(const struct fdstore *s, const char *text, int fd)
 		c->cmsg_len = CMSG_LEN(sizeof(int));
 		memcpy(CMSG_DATA(c), &fd, sizeof(fd));
 	}
-	do
-		n = sendmsg(s->fd, &message, MSG_NOSIGNAL);
-	while (n < 0 && errno == EINTR);
-	return n < 0 ? -errno : 0;
+	r = send_once(s, &message);
+	if (r != -ECONNREFUSED && r != -ECONNRESET && r != -ENOTCONN)
+		return r;
+	/* Who listened there has been replaced. */
+	r = fdstore_open(&other);
+	if (r <= 0)
+		return r < 0 ? r : -ECONNREFUSED;
+	close_fd(s->fd);
+	*s = other;
+	return send_once(s, &message);
 }
 
-int fdstore_push(const struct fdstore *s, int fd, const char *name)
+int fdstore_push(struct fdstore *s, int fd, const char *name)
 {
 	char text[320];
 
@@ -94,7 +103,7 @@ int fdstore_push(const struct fdstore *s, int fd, const char *name)
 	return say(s, text, fd);
 }
 
-int fdstore_remove(const struct fdstore *s, const char *name)
+int fdstore_remove(struct fdstore *s, const char *name)
 {
 	char text[320];
 
@@ -104,31 +113,65 @@ int fdstore_remove(const struct fdstore *s, const char *name)
 	return say(s, text, -1);
 }
 
-int fdstore_tell(const struct fdstore *s, const char *text)
+int fdstore_tell_with(struct fdstore *s, const char *text, int fd)
 {
-	return say(s, text, -1);
+	_cleanup_free_ char *copy = strdup(text);
+
+	return copy ? say(s, copy, fd) : -ENOMEM;
 }
 
-int fdstore_barrier(const struct fdstore *s, uint64_t timeout_usec)
+int fdstore_tell(struct fdstore *s, const char *text)
+{
+	return fdstore_tell_with(s, text, -1);
+}
+
+/* poll(2) rounds up here, so that nobody asks again just before. */
+static int wait_for(int fd, short events, uint64_t timeout_usec)
+{
+	struct pollfd p = {.fd = fd, .events = events};
+	int r;
+
+	do
+		r = poll(&p, 1, (int)((timeout_usec + USEC_PER_MSEC - 1) / USEC_PER_MSEC));
+	while (r < 0 && errno == EINTR);
+	if (r < 0)
+		return -errno;
+	return r > 0 ? 0 : -ETIMEDOUT;
+}
+
+int fdstore_wait(const struct fdstore *s, uint64_t timeout_usec)
+{
+	return wait_for(s->fd, POLLOUT, timeout_usec);
+}
+
+static uint64_t now_usec(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
+}
+
+int fdstore_barrier(struct fdstore *s, uint64_t timeout_usec)
 {
 	_cleanup_close_ int ours = -1, theirs = -1;
-	struct pollfd p;
+	uint64_t until = now_usec() + timeout_usec, now;
+	char text[] = "BARRIER=1";
 	int pipe_fds[2], r;
 
 	if (pipe2(pipe_fds, O_CLOEXEC) < 0)
 		return -errno;
 	ours = pipe_fds[0];
 	theirs = pipe_fds[1];
-	r = say(s, "BARRIER=1", theirs);
+	while ((r = say(s, text, theirs)) == -EAGAIN) {
+		now = now_usec();
+		if (now >= until || fdstore_wait(s, until - now) < 0)
+			return -ETIMEDOUT;
+	}
 	if (r < 0)
 		return r;
 	theirs = close_fd(theirs);
-	p = (struct pollfd){.fd = ours};
+	now = now_usec();
 	/* The other end is closed when its turn has come. */
-	do
-		r = poll(&p, 1, (int)(timeout_usec / USEC_PER_MSEC));
-	while (r < 0 && errno == EINTR);
-	if (r < 0)
-		return -errno;
-	return r > 0 ? 0 : -ETIMEDOUT;
+	return wait_for(ours, 0, now < until ? until - now : 0);
 }

@@ -17,14 +17,22 @@ struct fdstore {
  */
 int fdstore_open(struct fdstore *ret);
 void fdstore_done(struct fdstore *s);
-/* FDSTORE=1 with FDPOLL=0: the keeper does not look at it, so that dead pidfds and sockets that do
+/* None of these waits, but for the last two: -EAGAIN, the keeper has not read what it was told, and
+ * there is no room for more. Where the socket at that address is another one by now (the service
+ * manager was replaced), they connect to that; s->fd changes then. -ECONNREFUSED, -ENOENT: nobody
+ * is there any more.
+ *
+ * FDSTORE=1 with FDPOLL=0: the keeper does not look at it, so that dead pidfds and sockets that do
  * not listen stay. name: no colon, no control characters. The keeper's copy is the same open file
- * description as ours. All of these wait a quarter of a second at most for a keeper that does not
- * read, then -EAGAIN. */
-int fdstore_push(const struct fdstore *s, int fd, const char *name);
+ * description as ours. */
+int fdstore_push(struct fdstore *s, int fd, const char *name);
 /* FDSTOREREMOVE=1: everything of that name. */
-int fdstore_remove(const struct fdstore *s, const char *name);
-/* Whatever else sd_notify(3) has, at most 511 bytes of "KEY=value" lines. */
-int fdstore_tell(const struct fdstore *s, const char *text);
+int fdstore_remove(struct fdstore *s, const char *name);
+/* Whatever else sd_notify(3) has: lines of "KEY=value". */
+int fdstore_tell(struct fdstore *s, const char *text);
+/* The same with a descriptor beside it. */
+int fdstore_tell_with(struct fdstore *s, const char *text, int fd);
+/* Wait until there is room again. 0, or -ETIMEDOUT. */
+int fdstore_wait(const struct fdstore *s, uint64_t timeout_usec);
 /* Wait until the keeper has done all of the above. -ETIMEDOUT. sd_notify_barrier(3). */
-int fdstore_barrier(const struct fdstore *s, uint64_t timeout_usec);
+int fdstore_barrier(struct fdstore *s, uint64_t timeout_usec);

@@ -77,6 +77,8 @@ int process_find_socket_holder(uint64_t inode, pid_t *ret_pid);
 /* One environment variable of a process, as it was at its exec. The caller frees. -ENOENT when
  * unset. */
 int process_environment(pid_t pid, const char *name, char **ret);
+/* Its real user. */
+int process_uid(pid_t pid, uid_t *ret);
 /* When it was started, in the kernel's ticks since boot: with the pid it names a process for good.
  */
 int process_start_time(pid_t pid, uint64_t *ret);

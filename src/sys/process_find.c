@@ -42,6 +42,24 @@ int process_start_time(pid_t pid, uint64_t *ret)
 	return read_field(pid, FIELD_STARTTIME, ret);
 }
 
+int process_uid(pid_t pid, uid_t *ret)
+{
+	_cleanup_fclose_ FILE *f = NULL;
+	char text[256];
+	unsigned uid;
+
+	(void)snprintf(text, sizeof(text), "/proc/%d/status", (int)pid);
+	f = fopen(text, "re");
+	if (!f)
+		return procfs_error(errno);
+	while (fgets(text, sizeof(text), f))
+		if (sscanf(text, "Uid: %u", &uid) == 1) {
+			*ret = uid;
+			return 0;
+		}
+	return -ESRCH;
+}
+
 int process_of_pidfd(int pidfd, pid_t *ret)
 {
 	_cleanup_fclose_ FILE *f = NULL;

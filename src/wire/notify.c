@@ -14,16 +14,17 @@ static const struct word {
 	const char *value;
 	unsigned fields; /* 0: what would be so anyway */
 } words[] = {
-	{"READY",	  "1",       NOTIFY_READY	   },
-	{"RELOADING",     "1",	   NOTIFY_RELOADING	   },
+	{"READY",		  "1",       NOTIFY_READY	   },
+	{"RELOADING",	      "1",	   NOTIFY_RELOADING	   },
 	{"STOPPING",	     "1",	  NOTIFY_STOPPING	 },
 	{"WATCHDOG",	     "1",	  NOTIFY_WATCHDOG	 },
 	{"WATCHDOG",	     "trigger", NOTIFY_WATCHDOG_TRIGGER},
 	{"FDSTORE",	    "1",	 NOTIFY_FD_STORE	},
-	{"FDSTOREREMOVE", "1",       NOTIFY_FD_STORE_REMOVE },
+	{"FDSTOREREMOVE",	  "1",       NOTIFY_FD_STORE_REMOVE },
 	{"FDPOLL",	   "0",	NOTIFY_FD_NO_POLL	 },
 	{"FDPOLL",	   "1",	0			 },
 	{"BARRIER",	    "1",	 NOTIFY_BARRIER	       },
+	{"X_TENURED_REEXEC", "1",	  NOTIFY_REEXEC	       },
 };
 
 static int read_monotonic_usec(const char *value, struct notify_message *m)

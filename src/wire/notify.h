@@ -32,6 +32,7 @@ enum notify_field {
 	NOTIFY_MAIN_PID = 1 << 13,
 	NOTIFY_ERRNO = 1 << 14,
 	NOTIFY_FD_NAME = 1 << 15,
+	NOTIFY_REEXEC = 1 << 16, /* X_TENURED_REEXEC=1: of our own daemon, to our own keeper */
 };
 
 struct notify_message {

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from daemon import Daemon
 from harness import BUILD, WORKER, Program, free_port, http_get, wait_until
+from own_keeper import OwnKeeper
 from varlink import Varlink, VarlinkError
 
 PREFORK = os.environ.get("TENURE_PREFORK", str(BUILD / "tests/bench/prefork"))
@@ -94,6 +95,7 @@ class Supervisor:
 
 class Tenured(Supervisor):
     name = "tenured"
+    kind = Daemon
 
     def __init__(self, workers=4, options=(), strategy="blue-green"):
         super().__init__(workers, options)
@@ -106,7 +108,7 @@ class Tenured(Supervisor):
             # On loopback no handshake takes longer.
             "drain": {"settle": "50ms", "idle_wait": "1s"},
         }
-        self.daemon = self.process = Daemon({"services": {"web": service}})
+        self.daemon = self.process = self.kind({"services": {"web": service}})
 
     def launch(self, **_):
         self.daemon.start(wait=False)
@@ -138,6 +140,12 @@ class Tenured(Supervisor):
         finally:
             self.daemon.remove()
             shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Kept(Tenured):
+    """With the keeper, for which everything is written down before it is done."""
+
+    kind = OwnKeeper
 
 
 class S6(Supervisor):

@@ -41,13 +41,17 @@ def pytest_runtest_makereport(item, call):
 
 
 @pytest.fixture(autouse=True)
-def no_strays(request):
-    """The last check of each test, after the fixtures that end things."""
+def no_strays(request, tmp_path):
+    """The last check of each test, after the fixtures that end things: no process and no
+    path of a socket is left. Those in a daemon's directory it looks for itself."""
     yield
     strays = processes.end_strays()
     if request.node.get_closest_marker("strays") or getattr(request.node, "failed_call", False):
         return
     assert not strays, f"left alive: {strays}"
+    # Programs of the tests' own leave theirs.
+    paths = harness.socket_paths(tmp_path) if getattr(request.node, "daemons", None) else []
+    assert not paths, f"left behind: {paths}"
 
 
 @pytest.fixture

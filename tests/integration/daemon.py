@@ -6,14 +6,13 @@ import os
 import re
 import shutil
 import signal
-import stat
 import subprocess
 import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import TENURECTL, TENURED, WORKER, Program, clean_environment, wait_until
+from harness import TENURECTL, TENURED, WORKER, Program, clean_environment, socket_paths, wait_until
 from processes import Process, descendants, fd_count, fd_list
 from varlink import Varlink
 
@@ -273,12 +272,7 @@ class Daemon(Program):
         assert not self.socket_paths(), f"left behind: {self.socket_paths()}"
 
     def socket_paths(self):
-        return [
-            Path(directory) / name
-            for directory, _, names in os.walk(self.directory)
-            for name in names
-            if stat.S_ISSOCK(os.lstat(Path(directory) / name).st_mode)
-        ]
+        return socket_paths(self.directory)
 
     def crash(self):
         """SIGKILL, as the kernel's OOM killer would; its workers are left to whoever is next."""

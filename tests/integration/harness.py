@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import stat
 import subprocess
 import time
 from pathlib import Path
@@ -48,6 +49,16 @@ def wait_until(condition, timeout=10.0, what="the condition", every=0.005):
         time.sleep(every)
 
 
+def socket_paths(directory):
+    """All that are bound, or were, to a path below this one."""
+    return [
+        Path(below) / name
+        for below, _, names in os.walk(directory)
+        for name in names
+        if stat.S_ISSOCK(os.lstat(Path(below) / name).st_mode)
+    ]
+
+
 # ---- ports ----
 
 _given = set()
@@ -56,12 +67,20 @@ _given = set()
 def free_port(hosts=("127.0.0.1", "::1")):
     """A port nobody has on any of these hosts, below the range that connect() takes its own from, and
     not given to another test of this run."""
+    first, last = _port_range()
     for _ in range(1000):
-        port = random.randrange(20000, 30000)
+        port = random.randrange(first, last)
         if port not in _given and all(_is_free(host, port) for host in hosts):
             _given.add(port)
             return port
     raise AssertionError("no free port")
+
+
+def _port_range():
+    """Where several run side by side (pytest-xdist), each has ports of its own."""
+    n = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    i = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return 20000 + i * 10000 // n, 20000 + (i + 1) * 10000 // n
 
 
 def free_ports(n):

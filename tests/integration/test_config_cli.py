@@ -146,6 +146,25 @@ def test_check_says_everything(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{good}: good, 1 service\n", "")
 
 
+def test_limits_of_this_machine(tmp_path):
+    """`check` warns of limits for which the kernel has no controller."""
+    path = tmp_path / "tenured.yaml"
+    path.write_text(
+        "services:\n  web:\n    command: /bin/true\n    listen: 127.0.0.1:1\n    user: nobody\n"
+        "    resources:\n      memory_max: 1G\n      tasks_max: 20\n"
+    )
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    places = [Path(fields[1]) for fields in mounts if fields[2] == "cgroup2"]
+    there = (places[0] / "cgroup.controllers").read_text().split() if places else []
+    done = run("check", path)
+    assert done.returncode == 0
+    said = [line for line in done.stderr.splitlines() if "has no effect on this machine" in line]
+    missing = [key for key, name in (("memory_max", "memory"), ("tasks_max", "pids")) if name not in there]
+    assert len(said) == len(missing)
+    for line, key in zip(said, missing):
+        assert line.startswith(f"{path}:7:7: warning: web: {key} has no effect"), line
+
+
 def test_examples_are_good():
     conf = Path(os.environ.get("top_srcdir", Path(__file__).resolve().parents[2])) / "conf"
     examples = sorted(conf.glob("*.yaml"))
@@ -153,7 +172,8 @@ def test_examples_are_good():
     for path in examples:
         done = run("check", path)
         assert done.returncode == 0 and done.stdout.startswith(f"{path}: good, "), done.stderr
-        assert all(": warning: " in line and " runs as root" in line for line in done.stderr.splitlines())
+        for line in done.stderr.splitlines():
+            assert ": warning: " in line and (" runs as root" in line or "has no effect on this machine" in line)
 
 
 @pytest.mark.parametrize("text, said", [

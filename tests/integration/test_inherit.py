@@ -141,6 +141,7 @@ def test_unix(daemon, load, made, tmp_path):
     assert_clean(running.stop(), 200, generations=range(1, 5))
     assert one.stop() == 0
     assert stat.S_ISSOCK(os.lstat(path).st_mode)
+    path.unlink()
 
 
 @needs_ipv6

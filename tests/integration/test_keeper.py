@@ -58,6 +58,7 @@ def environment_of(pid):
     return dict(word.decode().split("=", 1) for word in words if b"=" in word)
 
 
+@pytest.mark.sanitize
 def test_a_killed_daemon_is_started_again(kept, load):
     web = kept(workers=4, upgrade=quick())
     pids = sorted(web.pids())
@@ -97,6 +98,7 @@ def kill_at_random(web, traffic, times, seed):
     assert_clean(traffic.stop())
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize(
     "upgrade, workers", [(quick(), 4), (quick("rolling", surge="50%"), 4)], ids=["blue-green", "rolling"]
 )
@@ -428,7 +430,21 @@ def test_whoever_started_it_is_told(kept, tmp_path):
         while "READY=1" not in text:
             text = outer.recv(4096).decode()
         assert not any(word in text for word in ("FDSTORE", "MAINPID", "BARRIER"))
+        # Also by another image of it.
+        assert web.ctl("reexec", json=True).json["keeper"] == "replaced"
+        outer.setblocking(False)
+        try:
+            while outer.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+        outer.settimeout(20)
+        web.ctl("stop", "web")
+        text = ""
+        while "STATUS=" not in text:
+            text = outer.recv(4096).decode()
         web.stop()
+    path.unlink()
 
 
 BECOME = """

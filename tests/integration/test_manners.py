@@ -3,13 +3,17 @@
 
 import os
 import pwd
+import re
+import resource
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
 from daemon import ROLLED_BACK, monotonic_usec, worker_service
 from harness import TENURECTL, Program, assert_clean, connect, free_port, http_get, wait_until
+from keeper import kept  # pylint: disable=unused-import
 from processes import descendants, is_alive
 from upgrades import (
     CLIENTS,
@@ -20,6 +24,9 @@ from upgrades import (
     quick,
     web_config,
 )
+
+
+# pylint: disable=redefined-outer-name
 
 
 @pytest.mark.parametrize("sockets", ["shared", "per-worker"])
@@ -384,6 +391,39 @@ def test_environment_is_clean(web):
         "TENURE_SERVICE", "TENURE_GENERATION", "TENURE_WORKER",
     }  # fmt: skip
     assert set(env) <= allowed
+
+
+def nofile(pid):
+    text = Path(f"/proc/{pid}/limits").read_text(encoding="utf-8")
+    return re.search(r"Max open files +(\d+) +(\d+)", text).groups()
+
+
+def test_limit_of_open_files_of_workers(kept):
+    """The daemon may have more than is good for them, whatever became of the daemon meanwhile."""
+    one = kept(env={"TENURE_WORKER_NOFILE": "777"})
+    hard = nofile(one.pid)[1]
+    assert nofile(one.pids()[0]) == ("777", hard)
+    assert "TENURE_WORKER_NOFILE" not in Path(f"/proc/{one.pids()[0]}/environ").read_text(encoding="utf-8")
+    one.crash()
+    one.back()
+    one.wait_serving("web")
+    one.upgrade("web")
+    assert nofile(one.pids(generation=2)[0]) == ("777", hard)
+    one.ctl("reexec")
+    one.upgrade("web")
+    assert nofile(one.pids(generation=3)[0]) == ("777", hard)
+    one.config["services"]["web"]["limits"] = {"nofile": 555}
+    one.write_config()
+    one.upgrade("web")
+    assert nofile(one.pids(generation=4)[0]) == ("555", "555")
+
+
+@pytest.mark.parametrize("value", ["many", "0", "-1", "2147483647"])
+def test_limit_of_open_files_that_is_none(web, value):
+    ours = resource.getrlimit(resource.RLIMIT_NOFILE)
+    one = web(env={"TENURE_WORKER_NOFILE": value})
+    assert re.search(f"TENURE_WORKER_NOFILE={value}: .* ignored, and workers get as many as the daemon", one.log)
+    assert nofile(one.pids()[0]) == tuple(map(str, ours))
 
 
 def test_signals_and_limits_are_clean(web):

@@ -18,12 +18,13 @@ import harness
 from daemon import DONE, FAILED, Daemon, Manners, worker_service
 from harness import SANITIZERS, TENURECTL, WORKER, assert_clean, clean_environment, free_port, http_get, wait_until
 from keeper import KeptDaemon
-from own_keeper import OwnKeeper, wait_no_zombies
-from processes import fd_count, fd_list
-from upgrades import CLIENTS, quick
+from own_keeper import Contained, OwnKeeper, wait_no_zombies
+from processes import fd_count, fd_list, memory_kib
+from upgrades import CLIENTS, assert_only_in_flight, quick
 from varlink import VarlinkError
 
-KEEPERS = {"none": Daemon, "own": OwnKeeper, "systemd's": KeptDaemon}
+KEEPERS = {"none": Daemon, "own": OwnKeeper, "systemd's": KeptDaemon, "contained": Contained}
+ALL = ["none", "own", "systemd's"]
 
 
 @pytest.fixture
@@ -75,6 +76,14 @@ def made(request, no_strays):  # pylint: disable=unused-argument
         raise problems[0]
 
 
+@pytest.fixture
+def keeper_program(program):
+    """The same for the keeper's program, which is looked for beside the daemon's."""
+    path = program.with_name("tenured-keeper")
+    shutil.copy2(harness.TENURED + "-keeper", path)
+    return path
+
+
 def pid_of(one):
     return one.daemon_pid if isinstance(one, OwnKeeper) else one.pid
 
@@ -83,7 +92,8 @@ def inode_of(pid):
     return os.stat(f"/proc/{pid}/exe").st_ino
 
 
-@pytest.mark.parametrize("kind", KEEPERS)
+@pytest.mark.sanitize
+@pytest.mark.parametrize("kind", ALL)
 def test_replaced_in_place(made, load, program, kind):
     web = made(kind, workers=4, upgrade=quick())
     pid, workers = pid_of(web), [(w["index"], w["pid"]) for w in web.workers()]
@@ -134,7 +144,7 @@ def test_killed_after_it(made, load, kind):
     assert_clean(traffic.stop(), generations=[1, 2])
 
 
-@pytest.mark.parametrize("kind", KEEPERS)
+@pytest.mark.parametrize("kind", ALL)
 def test_fifty_times(made, load, kind):
     """During upgrades and between them; nothing leaks."""
     web = made(kind, workers=2, upgrade=quick("rolling", surge="50%"))
@@ -158,7 +168,8 @@ def settled_fds(web):
     return fd_count(pid_of(web))
 
 
-@pytest.mark.parametrize("kind", KEEPERS)
+@pytest.mark.sanitize
+@pytest.mark.parametrize("kind", ALL)
 def test_clients_of_the_control_socket_stay(made, kind):
     web = made(kind, workers=2, upgrade=quick())
     with web.varlink() as events, web.varlink() as idle, web.varlink() as slow, web.varlink() as busy:
@@ -191,7 +202,7 @@ def test_clients_of_the_control_socket_stay(made, kind):
         assert kept[: len(seen)] == seen
 
 
-@pytest.mark.parametrize("kind", KEEPERS)
+@pytest.mark.parametrize("kind", ALL)
 def test_during_a_canary_that_is_followed(made, load, kind):
     """tenurectl waits for its upgrade as if nothing had happened, and ends as it would have."""
     upgrade = {"strategy": "canary", "steps": ["25%", "100%"], "soak": "2500ms", "verify": {"http": "/"}}
@@ -217,7 +228,7 @@ def test_during_a_canary_that_is_followed(made, load, kind):
     assert ended[0].code == DONE and "generation 1 is gone" in ended[0].out
     web.wait_serving("web", generation=2)
     # And a bad one ends with the same exit code as ever.
-    web.manners.set("--exit-after 300ms")
+    web.manners.set("--exit-after 1500ms")
     ended.clear()
     waiting = threading.Thread(target=lambda: ended.append(web.upgrade("web", check=None)))
     waiting.start()
@@ -225,7 +236,7 @@ def test_during_a_canary_that_is_followed(made, load, kind):
     web.ctl("reexec")
     waiting.join()
     assert ended[0].code == 6, ended
-    assert_clean(traffic.stop())
+    assert_only_in_flight(traffic.stop(), 2)
 
 
 def test_worker_limits_stay(made):
@@ -303,7 +314,8 @@ def test_unix_and_udp(made):
         web.ctl("reexec")
         assert http_get(f"unix:{path}").status == 200
         assert http_get(web.port).status == 200
-    web.upgrade("web")
+    # Of one queue both take, until the old one ends.
+    web.ctl("upgrade", "--wait-drain", "web")
     assert http_get(f"unix:{path}").generation == 2
 
 
@@ -388,6 +400,127 @@ def test_refused(made, load, program, how, kind):
     web.ctl("reexec")
     web.wait_serving("web", generation=2)
     assert_clean(traffic.stop(), generations=[1, 2])
+
+
+# ---- the keeper's own program ----
+
+
+@pytest.mark.parametrize("kind", ["own", "contained"])
+def test_the_keeper_too(made, load, program, keeper_program, kind):
+    """Same process, same children, everything held; it does all that a keeper does."""
+    if kind == "contained" and not Contained.is_possible():
+        pytest.skip("no pid namespace can be made here")
+    web = made(kind, workers=4, upgrade=quick())
+    web.allow_strays = kind == "contained"  # pids are others inside
+    keeper, workers = web.keeper_pid, sorted(web.pids())
+    held = fd_count(keeper)
+    traffic = load(web.port, clients=CLIENTS)
+    traffic.wait_more(100)
+    for _ in range(3):
+        put(harness.TENURED, program)
+        put(harness.TENURED + "-keeper", keeper_program)
+        assert inode_of(keeper) != os.stat(keeper_program).st_ino
+        said = web.ctl("reexec", json=True).json
+        assert said["keeper"] == "replaced"
+        assert web.keeper_pid == keeper and inode_of(keeper) == os.stat(keeper_program).st_ino
+        with open(f"/proc/{keeper}/comm", encoding="utf-8") as file:
+            assert file.read() == "tenured-keeper\n"
+        wait_until(lambda: fd_count(keeper) == held, 5, f"{held} descriptors: {fd_list(keeper)}")
+        # It has all that the daemon needs, and hears what becomes of it.
+        web.crash_daemon()
+        web.wait_serving("web")
+        assert sorted(web.pids()) == workers
+        traffic.wait_more(50)
+    assert "its keeper too" in web.ctl("reexec").out
+    web.upgrade("web")
+    traffic.wait_for(generation=2)
+    wait_until(lambda: len(web.service()["generations"]) == 1, 30, "one generation")
+    wait_no_zombies(keeper)
+    assert_clean(traffic.stop(), generations=[1, 2])
+    print(f"the keeper: {memory_kib(keeper)} KiB (PSS)")
+    # And it stops as it is told to.
+    os.kill(keeper, signal.SIGTERM)
+    assert web.wait(30) == 0
+
+
+def test_the_keeper_often(made, load, program, keeper_program):
+    web = made("own", workers=2, upgrade=quick())
+    traffic = load(web.port, clients=CLIENTS)
+    for n in range(20):
+        if n % 5 == 2:
+            web.ctl("upgrade", "web", "--detach", check=None)
+        assert web.ctl("reexec", json=True).json["keeper"] == "replaced"
+    web.crash_daemon()
+    web.wait_serving("web", timeout=60)
+    assert_clean(traffic.stop())
+
+
+def test_a_keeper_that_is_the_daemons_program(made, program):
+    """Where there is no small one, it stays what it is."""
+    web = made("own", workers=2)
+    keeper = web.keeper_pid
+    if os.readlink(f"/proc/{keeper}/exe") != str(program):
+        pytest.skip("a tenured-keeper is installed")
+    put(harness.TENURED, program)
+    assert web.ctl("reexec", json=True).json["keeper"] == "replaced"
+    assert web.keeper_pid == keeper and inode_of(keeper) == os.stat(program).st_ino
+    web.crash_daemon()
+    web.wait_serving("web", generation=1)
+
+
+def test_sockets_that_came_stay_the_keepers(made, load, program, keeper_program):
+    """What came with its start is there for each daemon, as before."""
+    port = free_port()
+    web = made("own", start=False, listen={"http": {"inherit": "http"}}, ready="notify", workers=2, upgrade=quick())
+    with socket.create_server(("127.0.0.1", port), backlog=128) as listening:
+        web.command = [sys.executable, "-c", BECOME, str(listening.fileno()), *web.command]
+        web.spawn["env"].update(LISTEN_FDS="1", LISTEN_FDNAMES="http")
+        web.spawn["pass_fds"] = [listening.fileno()]
+        web.start()
+        web.wait_serving("web")
+        traffic = load(port, clients=CLIENTS)
+        for _ in range(2):
+            assert web.ctl("reexec", json=True).json["keeper"] == "replaced"
+            web.crash_daemon()
+            web.wait_serving("web")
+        web.upgrade("web")
+        traffic.wait_for(generation=2)
+        assert_clean(traffic.stop(), generations=[1, 2])
+        web.stop()
+        assert listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+
+
+BAD_KEEPERS = {
+    "missing": (lambda path: path.unlink(), None, "No such file"),
+    "not executable": (not_executable, None, "Permission denied"),
+    "a script": (lambda path: write(path, "#!/bin/true\n"), None, "no program of this machine"),
+    "not a keeper": (lambda path: put(shutil.which("true"), path), None, "does not answer"),
+    "fails": (lambda path: put(shutil.which("false"), path), None, "cannot go on"),
+    "crashes": (lambda path: put(WORKER, path), "crash", "crashed"),
+    "half of it": (truncate, None, ""),
+    "hangs": (lambda path: put(WORKER, path), "hang", "did not say in time"),
+}
+
+
+@pytest.mark.parametrize("how", BAD_KEEPERS)
+def test_bad_keepers(made, program, keeper_program, how):  # pylint: disable=unused-argument
+    """The daemon is replaced, the keeper is not; it goes on, and takes a good one later."""
+    break_it, trial, says = BAD_KEEPERS[how]
+    web = made("own", workers=2, env={"TENURE_TRIAL": trial} if trial else {})
+    keeper, running = web.keeper_pid, inode_of(web.keeper_pid)
+    held = fd_count(keeper)
+    break_it(keeper_program)
+    refused = web.ctl("reexec", check=FAILED, timeout=60)
+    assert "tenured replaced itself" in refused.out and "the keeper was not replaced" in refused.err
+    assert says in refused.err, refused
+    assert web.keeper_pid == keeper and inode_of(keeper) == running
+    wait_no_zombies(keeper)
+    wait_until(lambda: fd_count(keeper) == held, 5, f"{held} descriptors: {fd_list(keeper)}")
+    web.crash_daemon()
+    web.wait_serving("web", generation=1)
+    put(harness.TENURED + "-keeper", keeper_program)
+    assert web.ctl("reexec", json=True).json["keeper"] == "replaced"
+    assert web.keeper_pid == keeper and inode_of(keeper) != running
 
 
 def test_one_at_a_time(made, program):

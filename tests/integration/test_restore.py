@@ -3,7 +3,7 @@
 
 import pytest
 from harness import assert_clean, free_port
-from keeper import kept, wait_settled  # pylint: disable=unused-import
+from keeper import Waiting, kept, wait_settled  # pylint: disable=unused-import
 from upgrades import CLIENTS, per_worker, quick
 
 
@@ -112,6 +112,7 @@ def faulty(kept, fault, how, **more):
     return web
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize(
     "fault,how", POINTS, ids=[f"{p}-{h[0]['strategy']}{'-warm' * ('keep_warm' in h[0])}" for p, h in POINTS]
 )
@@ -121,9 +122,10 @@ def test_killed_during_an_upgrade(kept, load, fault, how):  # pylint: disable=re
     traffic = load(web.port, clients=CLIENTS)
     traffic.wait_more(100)
     web.arm()
-    web.ctl("upgrade", "web", "--detach", check=None)
+    asked = Waiting(web, "upgrade", "web", "--detach")
     web.wait_dead()
     web.back()
+    assert asked.end().code == 0
     wait_settled(web, 2, warm=warm)
     assert len(set(web.pids())) == how[1] * (1 + len(warm))
     traffic.wait_for(generation=2)

@@ -4,38 +4,18 @@ it would have, and nothing is done twice."""
 
 import os
 import signal
-import threading
 import time
 
 import pytest
 from daemon import DONE, FAILED, NO_DAEMON, ROLLED_BACK, TIMED_OUT
 from harness import Program, TENURECTL, assert_clean, clean_environment, free_port, wait_until
-from keeper import kept, wait_settled  # pylint: disable=unused-import
+from keeper import Waiting, kept, wait_settled  # pylint: disable=unused-import
 from upgrades import CLIENTS, quick, set_release
 
 # pylint: disable=redefined-outer-name
 
 GONE = "tenured is gone; waiting for the next one"
 CANARY = {"strategy": "canary", "steps": ["50%", "100%"], "soak": "300ms"}
-
-
-class Waiting:
-    """A tenurectl in the background."""
-
-    def __init__(self, web, *words, **more):
-        self.ended = None
-        self.thread = threading.Thread(target=self._run, args=(web, words, more))
-        self.thread.start()
-
-    def _run(self, web, words, more):
-        self.ended = web.ctl(*words, check=None, timeout=120, **more)
-
-    def is_waiting(self):
-        return self.thread.is_alive()
-
-    def end(self):
-        self.thread.join(120)
-        return self.ended
 
 
 def dies(kept, fault, *words, **keys):

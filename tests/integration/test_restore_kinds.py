@@ -13,7 +13,7 @@ import time
 import pytest
 from canaries import wait_phase
 from harness import assert_clean, free_port, http_get, wait_until
-from keeper import kept, wait_settled  # pylint: disable=unused-import
+from keeper import Waiting, kept, wait_settled  # pylint: disable=unused-import
 from processes import all_processes
 from udp import UdpLoad, bound, listeners
 from upgrades import CLIENTS, per_worker, quick
@@ -41,6 +41,7 @@ def uncounted(web):
 # ---- listeners ----
 
 
+@pytest.mark.sanitize
 def test_unix(kept, load, tmp_path):
     path = tmp_path / "web.sock"
     web = kept(workers=2, listen=f"unix:{path}", upgrade=quick(), ready={"by": "delay", "delay": "50ms"})
@@ -74,6 +75,7 @@ def test_abstract_name(kept, load):
     assert_clean(traffic.stop())
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("sockets", ["shared", "per-worker"])
 def test_udp(kept, tmp_path, sockets):
     port = free_port()
@@ -98,6 +100,7 @@ def test_udp(kept, tmp_path, sockets):
         traffic.kill()
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("again", [True, False])
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 def test_inherited(kept, load, tmp_path, kind, again):
@@ -237,9 +240,10 @@ def test_recreate_goes_back(kept, load):
     traffic.wait_more(100)
     web.manners.set("--if-generation 2 --exit-at-once")
     web.arm()
-    web.ctl("upgrade", "web", "--detach", check=None)
+    asked = Waiting(web, "upgrade", "web", "--detach")
     web.wait_dead()
     web.back()
+    assert asked.end().code == 0
     wait_settled(web, 1)
     traffic.wait_more(100)
     assert_clean(traffic.stop(), generations=[1])
@@ -533,6 +537,7 @@ def respawn(web):
     return stored_by(web)["stored"]
 
 
+@pytest.mark.sanitize
 def test_descriptors_of_workers(kept):
     web = kept(command=[sys.executable, "-c", STORING], workers=1, upgrade=quick())
     assert stored_by(web)["stored"] == {}

@@ -397,6 +397,7 @@ def test_unix_path(daemon, tmp_path):
         holder.listen()
         text = refused_text(daemon, f"unix:{path}")
     assert f"python3 (pid {os.getpid()}, user " in text and "answers there" in text
+    path.unlink()
     text = refused_text(daemon, f"unix:{tmp_path}/none/deeper/s")
     assert f"there is no directory {tmp_path}/none; make it" in text
 

@@ -155,25 +155,50 @@ START_TEST(barrier)
 }
 END_TEST
 
-/* A keeper that does not read holds nobody up for long. */
+/* A keeper that does not read holds nobody up. */
 START_TEST(full_queue)
 {
 	struct fdstore s = connect_store();
 	uint64_t begin = now_usec();
+	struct notify_datagram d;
+	unsigned n = 0;
 	int r = 0;
 
-	for (unsigned i = 0; r == 0 && i < 10000; i++)
+	while (r == 0 && n++ < 10000)
 		r = fdstore_remove(&s, "_l1");
 	ck_assert_int_eq(r, -EAGAIN);
-	ck_assert_uint_ge(now_usec() - begin, 200 * USEC_PER_MSEC);
+	ck_assert_int_eq(fdstore_tell(&s, "STATUS=x"), -EAGAIN);
+	ck_assert_int_eq(fdstore_wait(&s, 20 * USEC_PER_MSEC), -ETIMEDOUT);
+	ck_assert_int_eq(fdstore_barrier(&s, 20 * USEC_PER_MSEC), -ETIMEDOUT);
+	ck_assert_uint_ge(now_usec() - begin, 38 * USEC_PER_MSEC);
+	ck_assert_int_eq(notify_socket_receive(keeper, &d), 0);
+	ck_assert_int_eq(fdstore_wait(&s, 10 * USEC_PER_SEC), 0);
+	ck_assert_int_eq(fdstore_tell(&s, "STATUS=x"), 0);
+	fdstore_done(&s);
+}
+END_TEST
+
+/* Another one listens at the same address by now. */
+START_TEST(replaced)
+{
+	struct fdstore s = connect_store();
+	struct notify_datagram d;
+
+	keeper = close_fd(keeper);
+	ck_assert_int_eq(fdstore_remove(&s, "_l1"), -ECONNREFUSED);
+	keeper = notify_socket_reopen(address);
+	ck_assert_int_ge(keeper, 0);
+	ck_assert_int_eq(fdstore_remove(&s, "_l2"), 0);
+	ck_assert_int_eq(notify_socket_receive(keeper, &d), 0);
+	ck_assert_str_eq(d.data, "FDSTOREREMOVE=1\nFDNAME=_l2");
 	fdstore_done(&s);
 }
 END_TEST
 
 int main(void)
 {
-	const TTest *const tests[] = {
-		nobody_there, name_too_long, push_and_remove, same_open_file, barrier, full_queue};
+	const TTest *const tests[] = {nobody_there, name_too_long, push_and_remove, same_open_file,
+		barrier, full_queue, replaced};
 	Suite *suite = suite_create("fdstore");
 	TCase *tcase = tcase_create("fdstore");
 	SRunner *runner;

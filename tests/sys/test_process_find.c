@@ -58,6 +58,18 @@ START_TEST(start_time)
 }
 END_TEST
 
+START_TEST(real_user)
+{
+	uid_t uid = (uid_t)-2;
+	pid_t pid = sleeper((char *[]){NULL});
+
+	ck_assert_int_eq(process_uid(pid, &uid), 0);
+	ck_assert_uint_eq(uid, getuid());
+	end(pid);
+	ck_assert_int_eq(process_uid(pid, &uid), -ESRCH);
+}
+END_TEST
+
 START_TEST(by_environment)
 {
 	char mine[64];
@@ -187,7 +199,7 @@ END_TEST
 int main(void)
 {
 	const TTest *const tests[] = {
-		start_time, by_environment, by_group, exit_status, not_a_pidfd};
+		start_time, real_user, by_environment, by_group, exit_status, not_a_pidfd};
 
 	return run_tests("process_find", tests, ARRAY_SIZE(tests));
 }

@@ -138,15 +138,20 @@ def control_group(unit):
     return Path("/sys/fs/cgroup" + path) if path else None
 
 
+def cgroups_below(top):
+    """It and those below; they may go away meanwhile, which os.walk() does not mind."""
+    return [Path(directory) for directory, _, _ in os.walk(top)]
+
+
 def processes(unit):
     """Pids in the unit's cgroup and those below."""
     top = control_group(unit)
     if not top or not top.exists():
         return []
     found = []
-    for procs in [top / "cgroup.procs", *top.rglob("cgroup.procs")]:
+    for directory in cgroups_below(top):
         try:
-            found += [int(pid) for pid in procs.read_text().split()]
+            found += [int(pid) for pid in (directory / "cgroup.procs").read_text().split()]
         except OSError:
             pass
     return sorted(set(found))
@@ -162,13 +167,16 @@ def clean_up():
     if services:
         systemctl("stop", *services, check=None)
     systemctl("reset-failed", check=None)
+    changed = False
     for place in (CONFIG, DROP_INS):
         for path in place.glob("*"):
+            changed |= place == DROP_INS
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()
-    systemctl("daemon-reload")
+    if changed:
+        systemctl("daemon-reload")
 
 
 def wait_until_gone(pids, timeout=10.0):

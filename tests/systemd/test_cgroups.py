@@ -2,6 +2,7 @@
 """Generations in cgroups of their own, below that of a unit with Delegate=yes."""
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -43,9 +44,9 @@ def cgroup_of(pid):
 
 def members(directory):
     found = []
-    for procs in directory.rglob("cgroup.procs"):
+    for path in machine.cgroups_below(directory):
         try:
-            found += [int(pid) for pid in procs.read_text().split()]
+            found += [int(pid) for pid in (path / "cgroup.procs").read_text().split()]
         except OSError:
             pass
     return found
@@ -180,6 +181,24 @@ def test_kill_under_load(web, load):
     assert_clean(running.stop(), 100)
 
 
+@pytest.mark.parametrize("point", ["effect-end-rest", "effect-release-lane", "effect-forget-generation"])
+def test_dies_at_the_end_of_a_generation(web, load, point):
+    """The next daemon ends what is left of it all the same."""
+    drop_in = f"[Service]\nEnvironment=TENURE_FAULT={point}:1\n"
+    one = web("--if-generation", "1", "--double-fork", "--always", workers=2, drop_in=drop_in)
+    left = [pid for found in strays(one).values() for pid in found]
+    assert len(left) == 2
+    running = load(one.port, clients=2)
+    before = one.pid
+    one.ctl("upgrade", "--detach", "web")
+    wait_until(lambda: one.pid not in (0, before) and answers(one), 30, "the next daemon")
+    wait_until(lambda: generations(one) == ["web.2"], 20, "the old one to be gone")
+    machine.wait_until_gone(left)
+    one.ctl("upgrade", "--wait-drain", "web")
+    assert generations(one) == ["web.3"]
+    assert_clean(running.stop(), 50)
+
+
 def test_nothing_is_left(web):
     """Neither by a stop with strays, nor by a second start."""
     one = web("--double-fork", "--fork-grandchild", workers=2)
@@ -229,3 +248,54 @@ def test_without(web, load, how):
     said = [line for line in one.log.splitlines() if "process group" in line]
     assert len(said) == 1 and how.split("=")[0] + "=" in said[0]
     assert_clean(running.stop(), 20, generations=[1, 2])
+
+
+def test_in_a_subgroup(web, load):
+    """As DelegateSubgroup= of systemd 254 has it: the daemon stays where it was put, and generations are beside
+    it."""
+    place = "/sys/fs/cgroup/system.slice/tenured.service/supervisor"
+    move = f"mkdir -p {place} && echo 0 >{place}/cgroup.procs"
+    start = re.search(r"^ExecStart=(.*)$", machine.systemctl("cat", "tenured.service").stdout, re.M)[1]
+    drop_in = f"[Service]\nExecStart=\nExecStart=/bin/sh -ec '{move} && exec {start}'\n"
+    one = web(workers=2, drop_in=drop_in)
+    workers = sorted(one.pids())
+    running = load(one.port, clients=2)
+    for _ in range(2):
+        assert cgroup_of(one.pid) == one.cgroup / "supervisor"
+        assert generations(one) == ["supervisor", "web.1"]
+        assert_places(one)
+        before = one.pid
+        one.signal(signal.SIGKILL)
+        wait_until(lambda pid=before: one.pid not in (0, pid) and answers(one), 20, "the next daemon")
+        assert sorted(one.pids()) == workers
+    one.ctl("upgrade", "--wait-drain", "web")
+    assert generations(one) == ["supervisor", "web.2"]
+    assert_clean(running.stop(), 20, generations=[1, 2])
+
+
+def test_figures(web):
+    """Of all processes of a generation; what needs a controller that is not there is not known."""
+    one = web("--double-fork", workers=2)
+    found = one.generation(1)["cgroup"]
+    assert found["path"] == str(one.cgroup / "web.1")
+    assert found["cpuUsec"] > 0
+    has = set((one.cgroup / "cgroup.subtree_control").read_text().split())
+    assert (found["tasks"] is not None) == ("pids" in has)
+    assert (found["memory"] is not None) == (found["oomKills"] is not None) == ("memory" in has)
+    shown = one.ctl("status", "web").out
+    assert re.search(r"CPU .*\n +1 .*serving.* \d+\.\d+s", shown), shown
+
+
+@pytest.mark.parametrize("how", ["no controller", "ExecStopPost=", "Delegate=no"])
+def test_limits_that_cannot_be(web, load, how):
+    """Nothing fails; the start says why, and what would help."""
+    drop_in = f"[Service]\n{how}\n" if "=" in how else None
+    if how == "no controller" and "pids" in Path("/sys/fs/cgroup/cgroup.controllers").read_text():
+        pytest.skip("this machine has the controller")
+    one = web(workers=2, drop_in=drop_in, resources={"tasks_max": 64, "memory_max": "1G"})
+    running = load(one.port, clients=2)
+    running.wait_for(generation=1, count=10)
+    said = [line for line in one.log.splitlines() if "not applied" in line]
+    help_ = {"no controller": "Delegate=yes", "ExecStopPost=": "ExecStopPost=tenured reap"}
+    assert len(said) == 1 and help_.get(how, how.replace("no", "yes")) in said[0], said
+    assert_clean(running.stop(), 10)

@@ -16,6 +16,7 @@ from daemon import worker_service
 from harness import assert_clean, free_port, http_get, wait_until
 from udp import UdpLoad, ask, assert_none_lost
 from unit import web_config
+from upgrades import quick
 
 SYS_PIDFD_GETFD = 438
 
@@ -217,7 +218,7 @@ def test_packaged_socket(unit, load):
 
 
 def test_packaged_socket_of_an_instance(unit, load):
-    one = unit(inheriting("http"), name="blog", start=False)
+    one = unit(inheriting("http", ready="notify"), name="blog", start=False)
     machine.systemctl("start", "tenured@blog.socket")
     address = "unix:/run/tenured/blog.http.sock"
     assert http_get(address, timeout=20).generation == 1
@@ -234,7 +235,7 @@ def test_several_units(unit, load):
     """Each with its name; two services share what came."""
     ports = {name: free_port() for name in ("http", "admin")}
     one = unit(inheriting("http"), start=False)
-    one.config["services"]["admin"] = worker_service({"admin": {"inherit": "admin"}})
+    one.config["services"]["admin"] = worker_service({"admin": {"inherit": "admin"}}, upgrade=quick())
     one.write_config()
     for name, port in ports.items():
         socket_unit(name, [("Stream", f"127.0.0.1:{port}")], fd_name=name)

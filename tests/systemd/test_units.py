@@ -97,32 +97,32 @@ def test_wrong_file_at_the_start(web):
 
 def test_reload_takes_its_time(web):
     """Longer than systemd would wait without being asked for more."""
-    one = web("--if-generation", "2", "--ready-delay", "9s", start=False, ready="notify")
-    machine.drop_in(one.unit, "[Service]\nTimeoutStartSec=4s\n")
+    one = web("--if-generation", "2", "--ready-delay", "4s", start=False, ready="notify")
+    machine.drop_in(one.unit, "[Service]\nTimeoutStartSec=2s\n")
     one.start()
     one.config["services"]["web"]["environment"] = {"RELEASE": "2"}
     one.write_config()
     began = time.monotonic()
     one.systemctl("reload")
-    assert time.monotonic() - began > 8
+    assert time.monotonic() - began > 3.5
     assert http_get(one.port).generation == 2
 
 
 def test_start_takes_its_time(web):
-    one = web("--ready-delay", "9s", start=False, ready="notify")
-    machine.drop_in(one.unit, "[Service]\nTimeoutStartSec=4s\n")
+    one = web("--ready-delay", "4s", start=False, ready="notify")
+    machine.drop_in(one.unit, "[Service]\nTimeoutStartSec=2s\n")
     began = time.monotonic()
     one.start()
-    assert time.monotonic() - began > 8
+    assert time.monotonic() - began > 3.5
     assert http_get(one.port).generation == 1
 
 
 def test_stop_takes_its_time(web, load):
     """Workers finish what they have: systemd waits for them."""
     one = web(start=False, drain={"idle_wait": "1s", "timeout": "60s"})
-    machine.drop_in(one.unit, "[Service]\nTimeoutStopSec=4s\n")
+    machine.drop_in(one.unit, "[Service]\nTimeoutStopSec=2s\n")
     one.start()
-    slow = load(one.port, clients=2, requests=2, timeout="30s", path="/slow?ms=9000")
+    slow = load(one.port, clients=2, requests=2, timeout="30s", path="/slow?ms=4500")
     time.sleep(1)
     one.stop()
     assert_clean(slow.finish(), 2)

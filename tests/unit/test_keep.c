@@ -57,8 +57,9 @@ static void print_effects(FILE *f, const struct keep *k, const struct keep_effec
 	ck_assert_int_eq(fflush(f), 0);
 }
 
-/* events: WORD[=VALUE][@MSEC], a value being a status, a signal or milliseconds, and the time being
- * that since the event before (0). What it does about each, in brackets. */
+/* "resume": another image of the keeper goes on. events: WORD[=VALUE][@MSEC], a value being a
+ * status, a signal or milliseconds, and the time being that since the event before (0). What it
+ * does about each, in brackets. */
 static void check_life(uint64_t watchdog_usec, const char *events, const char *answers)
 {
 	_cleanup_free_ char *copy = strdup(events), *got = NULL;
@@ -79,6 +80,10 @@ static void check_life(uint64_t watchdog_usec, const char *events, const char *a
 		now += at ? strtoul(at + 1, NULL, 10) * USEC_PER_MSEC : 0;
 		if (at)
 			*at = '\0';
+		if (streq(word, "resume")) {
+			keep_resume(&k, watchdog_usec, watchdog_usec, now);
+			continue;
+		}
 		if (value)
 			*value++ = '\0';
 		while (i < ARRAY_SIZE(words) && !streq(words[i].word, word))
@@ -186,7 +191,11 @@ END_TEST
 
 START_TEST(signals)
 {
-	check_life(0, "time signal=1 ready signal=10 signal=12", "[ SPAWN] [ >1] [] [ >10] [ >12]");
+	check_life(0, "time ready signal=1 signal=10 signal=12", "[ SPAWN] [] [ >1] [ >10] [ >12]");
+	/* A daemon that has hardly begun would die of it. */
+	check_life(0, "time signal=1 ready alive", "[ SPAWN] [] [ >1] []");
+	check_life(0, "time signal=1 killed+=9 time@100 ready signal=15",
+		"[ SPAWN] [] [failed1:100ms] [ SPAWN] [recovered >1] [ >15]");
 	check_life(0, "time ready killed+=9 signal=1 time ready signal=1",
 		"[ SPAWN] [] [failed1:0ms] [nobody] [ SPAWN] [recovered] [ >1]");
 }
@@ -218,6 +227,34 @@ START_TEST(hangs)
 }
 END_TEST
 
+/* The keeper itself did not run: a container was paused, or the machine had no time for either. */
+START_TEST(paused)
+{
+	check_life(2 * USEC_PER_SEC, "time ready alive time@2000 killed+=6",
+		"[ SPAWN] [] [] [hung >6] [failed1:0ms]");
+	check_life(2 * USEC_PER_SEC, "time ready alive time@3600000 time@1999 time@1",
+		"[ SPAWN] [] [] [] [] [hung >6]");
+	check_life(2 * USEC_PER_SEC, "time ready alive time@3600000 alive@1000 time@1999 time@1",
+		"[ SPAWN] [] [] [] [] [] [hung >6]");
+	check_life(0, "time time@3600000 time@89999 time@1", "[ SPAWN] [] [] [hung >6]");
+	/* What was told to end does not get more time for that. */
+	check_life(0, "time time@90000 time@3600000", "[ SPAWN] [hung >6] [kill >9]");
+}
+END_TEST
+
+START_TEST(another_image)
+{
+	/* It is watched on, and started again as ever. */
+	check_life(2 * USEC_PER_SEC, "resume time@1999 alive time@1999 time@1 killed+=6 time ready",
+		"[] [] [] [hung >6] [failed1:0ms] [ SPAWN] [recovered]");
+	check_life(0, "resume time@3600000 killed+=9 time", "[] [failed1:0ms] [ SPAWN]");
+	/* It had been ready: a bad end is no reason to give up. */
+	check_life(0, "resume exit+=1 time", "[failed1:0ms] [ SPAWN]");
+	check_life(0, "resume signal=15 exit=0", "[ >15] [ drop END 0]");
+	check_life(0, "resume exit+=0 time", "[detached] [ SPAWN]");
+}
+END_TEST
+
 START_TEST(nobody_speaks)
 {
 	/* What comes from a daemon that is gone changes nothing. */
@@ -228,8 +265,8 @@ END_TEST
 
 int main(void)
 {
-	const TTest *const tests[] = {
-		ends, sweeping, first_start, crash_loop, comes_back, signals, hangs, nobody_speaks};
+	const TTest *const tests[] = {ends, sweeping, first_start, crash_loop, comes_back, signals,
+		hangs, paused, another_image, nobody_speaks};
 
 	return run_tests("keep", tests, ARRAY_SIZE(tests));
 }
