@@ -40,6 +40,14 @@ class Netns:
         self.holder.kill()
         self.holder.wait()
 
+    def wait_for_routes(self, device):
+        """The kernel notices the carrier of a new device, and makes its routes then, up to a second
+        after it was brought up."""
+        wait_until(
+            lambda: "state UP" in self.run(["ip", "link", "show", "dev", device]),
+            what=f"the carrier of {device}",
+        )
+
     def prefix(self):
         """What stands before a command that is to run inside; harness.Program takes netns=."""
         return ["nsenter", f"--net={self.path}"]

@@ -63,6 +63,7 @@ def netns():
             one.run(["ip", "link", "set", name, "up", "multicast", "on"])
         one.run(["ip", "address", "add", "10.98.0.1/24", "dev", "dummy0"])
         one.run(["ip", "address", "add", "fd00:98::1/64", "dev", "dummy0", "nodad"])
+        one.wait_for_routes("dummy0")
         yield one
 
 

@@ -261,6 +261,7 @@ def test_bound_to_a_device(daemon, load):
         netns.run(["ip", "address", "add", "10.98.0.1/24", "dev", "here0"])
         netns.run(["ip", "link", "set", "here0", "up"])
         netns.run(["ip", "link", "set", "there0", "up"])
+        netns.wait_for_routes("here0")
         one = daemon(start=False, netns=netns)
         listen = {"http": {"address": "0.0.0.0:8080", "bindtodevice": "here0"}}
         one.config = {"services": {"web": worker_service(listen, workers=2, upgrade=quick())}}

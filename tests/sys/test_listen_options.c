@@ -249,6 +249,18 @@ static struct multicast_group group_of(const char *text)
 	return g;
 }
 
+/* A device that was just brought up has its carrier, and with it its routes, up to a second later. */
+static void send_when_there_is_a_route(int fd, const struct address *to)
+{
+	for (unsigned i = 0; i < 1000; i++) {
+		if (sendto(fd, "x", 1, 0, &to->sa, to->len) == 1)
+			return;
+		REQUIRE(errno == ENETUNREACH || errno == EADDRNOTAVAIL);
+		(void)poll(NULL, 0, 10);
+	}
+	REQUIRE(!"no route came in ten seconds");
+}
+
 static bool comes(int fd, const struct address *to, const char *group)
 {
 	_cleanup_close_ int from = socket(address_family(to), SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -266,7 +278,7 @@ static bool comes(int fd, const struct address *to, const char *group)
 				sizeof(device)) == 0);
 		memcpy(&at.in6.sin6_addr, g.address, 16);
 	}
-	REQUIRE(sendto(from, "x", 1, 0, &at.sa, at.len) == 1);
+	send_when_there_is_a_route(from, &at);
 	if (!is_readable(fd, 200))
 		return false;
 	REQUIRE(recv(fd, &byte, 1, 0) == 1);
