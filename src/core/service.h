@@ -19,6 +19,10 @@ enum service_event_kind {
 	EVENT_ABORT,	/* reason */
 	EVENT_ROLLBACK, /* generation: one that is still alive and was told nothing */
 	EVENT_SCALE,	/* value: workers */
+	EVENT_ADOPT,  /* spec: a generation of one worker that runs already, somebody else's. It has
+			 all the connections at once; an upgrade that follows takes them from it.
+			 Only  while nothing runs */
+	EVENT_LET_GO, /* generation: an adopted one: forget it; it goes on by itself */
 	/* What the world says */
 	EVENT_SPAWN_FAILED,	    /* generation, worker; value: 1 = trying again is useless until
 				       something is changed */

@@ -11,6 +11,9 @@ struct context {
 	const struct options *options; /* borrowed */
 	struct output output;
 	char *socket; /* owned */
+	/* Descriptors for the daemon, and from it; borrowed, or NULL. */
+	const struct client_fds *give;
+	struct client_fds *take;
 };
 
 /* How long the daemon may think about a call that answers at once. */
@@ -71,6 +74,8 @@ int verb_restart(struct context *context);
 int verb_rollback(struct context *context);
 int verb_start(struct context *context);
 int verb_stop(struct context *context);
+int verb_adopt(struct context *context);
+int verb_exec(struct context *context);
 int verb_scale(struct context *context);
 int verb_promote(struct context *context);
 int verb_pause(struct context *context);

@@ -159,14 +159,14 @@ static json_t *generation_json(struct manager_service *s, const struct generatio
 
 	for (unsigned i = 0; workers && i < g->n_workers; i++)
 		json_array_append_new(workers, worker_json(s, g, &g->workers[i]));
-	generation = json_pack("{s:i, s:s, s:o, s:o, s:o, s:o, s:I, s:o, s:o}", "number",
+	generation = json_pack("{s:i, s:s, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:b}", "number",
 		(int)g->number, "state", generation_state_name(g), "traffic", share(g->weight),
 		"connections", integer_unless(n < 0, (uint64_t)MAX(n, 0)), "directory",
 		control_json_text(made ? made->snapshot->directory : ""), "executable",
 		control_json_text(made ? made->snapshot->executable : ""), "sinceUsec",
 		(json_int_t)since, "reason",
 		g->reason == REASON_NONE ? json_null() : json_string(reason_to_string(g->reason)),
-		"workers", workers);
+		"workers", workers, "adopted", g->adopted);
 	control_json_add_measured(generation, s, g->number);
 	if (generation)
 		json_object_set_new(generation, "cgroup", cgroup_json(made));

@@ -168,7 +168,9 @@ static int load(struct listener *l, const json_t *value)
 	l->leaving = state_get_bool(value, "leaving");
 	l->left = state_get_bool(value, "left");
 	r = load_sockets(l, json_object_get(value, "sockets"));
-	if (r >= 0 && l->config.inherited)
+	l->owner_kept = state_get_bool(value, "owner_kept");
+	l->owner_uid = (uid_t)state_get_unsigned(value, "owner");
+	if (r >= 0 && (l->config.inherited || json_is_object(json_object_get(value, "inherited"))))
 		r = inherit_restore(l, json_object_get(value, "inherited"));
 	return r < 0 ? r : listener_guard_restore(l, json_object_get(value, "strangers"));
 }
@@ -319,6 +321,7 @@ int listener_restore_finish(struct listener *l)
 		return 0;
 	}
 	r = watch_sockets(l);
+	inherit_watch_path(l);
 	take_drops(l);
 	return r;
 }

@@ -98,6 +98,7 @@ struct manager_preview {
 };
 
 struct manager_service {
+	struct adoption *adoption; /* while it is done: adopt.h; else NULL */
 	struct manager *manager;
 	char *name;
 	struct service core;
@@ -268,6 +269,10 @@ struct manager_service *manager_service_new(
 struct manager_service *manager_service_free(struct manager_service *s);
 /* With its workers; the caller takes it out of the service's list, afterwards. */
 struct manager_generation *manager_generation_free(struct manager_generation *g);
+/* A generation of one worker that runs already, from what adopt.h has in hand. Not by itself: an
+ * upgrade follows. */
+int manager_service_adopt(struct manager_service *s, struct snapshot *snapshot,
+	const char *requested_by, struct error *ret_error);
 /* Start a stopped service; its listeners are bound. */
 int manager_service_start(
 	struct manager_service *s, const char *requested_by, struct error *ret_error);
@@ -321,6 +326,8 @@ void manager_service_ready(struct worker_process *p);
 int manager_service_resume(struct manager_service *s);
 struct manager_generation *manager_service_generation(
 	const struct manager_service *s, unsigned number);
+struct worker_process *manager_service_make_worker(
+	struct manager_service *s, unsigned generation, unsigned index);
 struct worker_process *manager_service_worker(
 	const struct manager_service *s, unsigned generation, unsigned index);
 /* service_steer.c. Where connections of preview_from go now. */

@@ -48,32 +48,32 @@ void manager_service_queue_event(struct manager_service *s, const struct service
 	queue_event(s, *e);
 }
 
-static struct worker_process *make_worker(struct manager_service *s, const struct effect *e)
+struct worker_process *manager_service_make_worker(
+	struct manager_service *s, unsigned generation, unsigned index)
 {
-	struct manager_generation *g = manager_service_generation(s, e->generation);
+	struct manager_generation *g = manager_service_generation(s, generation);
 	struct worker_process **workers;
 
 	if (!g)
 		return NULL;
-	if (e->worker >= g->n_workers) {
-		workers = realloc(g->workers, (e->worker + 1) * sizeof(*workers));
+	if (index >= g->n_workers) {
+		workers = realloc(g->workers, (index + 1) * sizeof(*workers));
 		if (!workers)
 			return NULL;
-		memset(workers + g->n_workers, 0,
-			(e->worker + 1 - g->n_workers) * sizeof(*workers));
+		memset(workers + g->n_workers, 0, (index + 1 - g->n_workers) * sizeof(*workers));
 		g->workers = workers;
-		g->n_workers = e->worker + 1;
+		g->n_workers = index + 1;
 	}
-	if (!g->workers[e->worker])
-		g->workers[e->worker] = worker_process_new(s, e->generation, e->worker);
-	return g->workers[e->worker];
+	if (!g->workers[index])
+		g->workers[index] = worker_process_new(s, generation, index);
+	return g->workers[index];
 }
 
 static void apply_spawn(struct manager_service *s, const struct effect *e)
 {
 	_cleanup_error_ struct error error = ERROR_NULL;
 	struct manager_generation *g = manager_service_generation(s, e->generation);
-	struct worker_process *p = make_worker(s, e);
+	struct worker_process *p = manager_service_make_worker(s, e->generation, e->worker);
 	struct service_event failed = {
 		.kind = EVENT_SPAWN_FAILED, .generation = e->generation, .worker = e->worker};
 	int r;
@@ -238,8 +238,15 @@ static void apply_count_connections(struct manager_service *s, const struct effe
 static void apply_release_lane(struct manager_service *s, const struct effect *e)
 {
 	const struct manager_generation *g = manager_service_generation(s, e->generation);
-	unsigned n = strays_kill(s->manager, s->name, e->generation);
-	bool populated = g && generation_cgroup_is_populated(g);
+	const struct worker_process *p = manager_service_worker(s, e->generation, 0);
+	unsigned n;
+	bool populated;
+
+	/* It is let go of, with all that it has. */
+	if (p && p->pid != 0)
+		return;
+	n = strays_kill(s->manager, s->name, e->generation);
+	populated = g && generation_cgroup_is_populated(g);
 
 	if (n == 0 && !populated)
 		return;

@@ -252,7 +252,7 @@ static void apply_options(struct upgrade_spec *spec, const struct request_option
 }
 
 static int add_generation(struct manager_service *s, unsigned number, struct snapshot *snapshot,
-	uint64_t mask, const char *requested_by)
+	uint64_t mask, const char *requested_by, bool contained)
 {
 	struct manager_generation *g;
 
@@ -269,13 +269,45 @@ static int add_generation(struct manager_service *s, unsigned number, struct sna
 	g->started_usec = realtime_now();
 	s->generations[s->n_generations++] = g;
 	worker_store_begin(s, number);
-	generation_cgroup_make(s, g);
+	if (contained)
+		generation_cgroup_make(s, g);
 	return 0;
 }
 
 static void drop_generation_entry(struct manager_service *s)
 {
 	manager_generation_free(s->generations[--s->n_generations]);
+}
+
+/* What the old process has a share of: one worker that is never replaced as it is. */
+int manager_service_adopt(struct manager_service *s, struct snapshot *snapshot,
+	const char *requested_by, struct error *ret_error)
+{
+	struct upgrade_spec spec = {0};
+	struct service_event e = {.kind = EVENT_ADOPT, .spec = &spec};
+	struct policy *p = &spec.policy;
+	int r = manager_service_bind(s, s->config, &spec.listeners, ret_error);
+
+	if (r < 0)
+		return r;
+	fill_policy(s, &snapshot->config, spec.listeners, p);
+	p->workers = 1;
+	p->contained = p->verify = false;
+	p->recycle_after_usec = 0;
+	/* If it ends by itself meanwhile, the configured command takes its place. */
+	p->restart = RESTART_ALWAYS;
+	r = add_generation(
+		s, s->core.last_number + 1, snapshot, spec.listeners, requested_by, false);
+	if (r >= 0)
+		r = manager_service_event(s, &e);
+	if (r == 0)
+		return 0;
+	if (s->n_generations > 0)
+		drop_generation_entry(s);
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
+		s->listeners[id] = listener_close(s->listeners[id]);
+	return error_set(ret_error, r, "%s: %s", s->name,
+		r < 0 ? strerror(-r) : service_refusal_to_string(r));
 }
 
 static void remember(struct manager_service *s, const struct manager_generation *g)
@@ -310,7 +342,8 @@ static int submit(struct manager_service *s, const struct upgrade_spec *spec,
 	int r;
 
 	/* Effects of the step name the generation already: its entry must be there before. */
-	r = add_generation(s, s->core.last_number + 1, snapshot, spec->listeners, requested_by);
+	r = add_generation(
+		s, s->core.last_number + 1, snapshot, spec->listeners, requested_by, true);
 	if (r < 0)
 		return r;
 	remember(s, s->generations[s->n_generations - 1]);

@@ -383,7 +383,7 @@ static void save_listener(struct manager_service *s, unsigned id)
 	l->changed = false;
 	store_set(store, key,
 		json_pack("{s:b, s:b, s:o, s:b, s:s?, s:o, s:o, s:o, s:o*, s:o, s:o, s:o, s:o, "
-			  "s:o}",
+			  "s:o, s:b, s:o}",
 			"leaving", l->leaving, "left", l->left, "config",
 			state_save(&state_table_listener_config, &l->config), "group",
 			l->kind == LISTENER_GROUP, "held", l->held_reason, "sockets",
@@ -392,7 +392,8 @@ static void save_listener(struct manager_service *s, unsigned id)
 			save_lanes(l->per_worker_lanes, ARRAY_SIZE(l->per_worker_lanes)),
 			"inherited", inherit_save(l), "strangers", listener_guard_save(l), "dev",
 			number(l->dev), "ino", number(l->ino), "resets", number(l->resets),
-			"dropped", number(l->dropped)));
+			"dropped", number(l->dropped), "owner_kept", l->owner_kept, "owner",
+			number(l->owner_uid)));
 }
 
 /* --- the rest of a service ------------------------------------------------ */

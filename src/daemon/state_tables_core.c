@@ -103,6 +103,7 @@ static const struct state_field generation_fields[] = {
 	FIELD(BOOL, proven),
 	FIELD(BOOL, failed),
 	FIELD(BOOL, given_up),
+	FIELD(BOOL, adopted),
 	FIELD(UNSIGNED, reason, .max = N_REASONS - 1),
 	FIELD(U64, zero_since_usec),
 	FIELD(U64, since_usec),

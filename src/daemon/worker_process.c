@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 
 #include "core/dialect.h"
+#include "daemon/adopt.h"
 #include "daemon/cgroup.h"
 #include "daemon/log.h"
 #include "daemon/output.h"
@@ -136,7 +137,7 @@ void worker_process_signal(struct worker_process *p, int signal, bool group)
 {
 	if (p->pid == 0)
 		return;
-	if (group)
+	if (group && p->pgid > 1)
 		signal_group(p, signal);
 	else if (p->main_pid != p->pid && process_is_descendant(p->main_pid, p->pid))
 		(void)kill(p->main_pid, signal);
@@ -269,6 +270,7 @@ void worker_process_ended(struct worker_process *p, int code, int status)
 		(void)worker_notify_dispatch(NULL, p->notify_fd, 0, p);
 	if (p->output)
 		output_catch_up(p->output);
+	adopt_ended(p->service, p->generation);
 	/* Of its descendants only its group can still be told from others: the rest are our own
 	 * children by now. */
 	signal_group(p, SIGKILL);

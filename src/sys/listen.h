@@ -62,6 +62,8 @@ int listen_keep_path(const struct address *a, dev_t dev, ino_t ino);
  * something else is there. Call it while the socket is open: as long as it lives its inode cannot
  * be given to another file. Abstract: 0. */
 int listen_unlink(const struct address *a, dev_t dev, ino_t ino);
+/* Remove the second name alone. 0 or -errno. */
+int listen_drop_spare(const struct address *a, dev_t dev, ino_t ino);
 
 /* Replace the steering program of the group fd belongs to / take it away (0 also when none was
  * attached). SO_ATTACH_REUSEPORT_CBPF. -EINVAL: fd is in no group (a listening socket after
