@@ -193,10 +193,13 @@ enum {
 /* Have descriptors kept for the worker that comes after this one in its place: of the next
  * generation, or of the same when this one crashes. It gets copies; this one keeps its own. What
  * the next one has got stays with it when this one ends; when the upgrade fails it is still this
- * one's. sd_notify(3): FDSTORE=1. name   printable ASCII without ":", 1 to 255 characters; several
- * may have the same fds    n of them, borrowed flags  0 or TENURE_STORE_NO_POLL 1; 0: nobody keeps
- * any; -EINVAL: name, flags or n (0) cannot be; -errno of sendmsg(2). -EAGAIN: some may have been
- * sent; what is there already is not stored twice, so try again with all of them. */
+ * one's. sd_notify(3): FDSTORE=1.
+ *   name   printable ASCII without ":", 1 to 255 characters; several may have the same
+ *   fds    n of them, borrowed
+ *   flags  0 or TENURE_STORE_NO_POLL
+ * 1; 0: nobody keeps any; -EINVAL: name, flags or n (0) cannot be; -errno of sendmsg(2). -EAGAIN:
+ * some may have been sent; what is there already is not stored twice, so try again with all of
+ * them. */
 int tenure_store(
 	const struct tenure *t, const char *name, const int *fds, size_t n, uint64_t flags);
 /* Forget those of that name: nobody comes to get them any more. 1, 0, -EINVAL, -errno. */
