@@ -99,11 +99,11 @@ static ssize_t send_some(const struct client *c, const void *data, size_t len)
 
 	if (c->give && c->give->n > 0) {
 		size_t size = c->give->n * sizeof(int);
-		struct cmsghdr *header;
+		/* Where CMSG_FIRSTHDR points to; spelled so that no compiler takes it for NULL. */
+		struct cmsghdr *header = &control.align;
 
 		message.msg_control = control.buf;
 		message.msg_controllen = CMSG_SPACE(size);
-		header = CMSG_FIRSTHDR(&message);
 		header->cmsg_level = SOL_SOCKET;
 		header->cmsg_type = SCM_RIGHTS;
 		header->cmsg_len = CMSG_LEN(size);
