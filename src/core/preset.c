@@ -12,6 +12,7 @@
 /* An old process keeps what its clients keep open for as long as idle_wait, and is told to end when
  * they have gone: servers that close idle connections on their signal do that to a client whose
  * next request may be under way. */
+/* clang-format off */
 static const struct preset presets[] = {
 	{
 		.name = "gunicorn",
@@ -24,7 +25,7 @@ static const struct preset presets[] = {
 		.tested = "gunicorn 20.1.0 (Debian 12)",
 		.needs = "no --bind",
 		.why = "TERM: it finishes its requests, within its --graceful-timeout (30 s)",
-	 },
+	},
 	{
 		.name = "uvicorn",
 		.what = "Python, ASGI",
@@ -36,7 +37,7 @@ static const struct preset presets[] = {
 		.tested = "uvicorn 0.17.6 (Debian 12)",
 		.needs = "one listener; no --host, --port",
 		.why = "its own --workers are not needed: workers: 2",
-	 },
+	},
 	{
 		.name = "puma",
 		.what = "Ruby, Rack",
@@ -47,7 +48,7 @@ static const struct preset presets[] = {
 		.arguments = ARGUMENTS({.words = {"--bind-to-activated-sockets", "only"}}),
 		.programs = WORDS("puma"),
 		.tested = "puma 5.6.5 (Debian 12)",
-	 },
+	},
 	{
 		.name = "unicorn",
 		.what = "Ruby, Rack",
@@ -56,11 +57,11 @@ static const struct preset presets[] = {
 		.signal = SIGQUIT,
 		.idle_wait_usec = SECONDS(10),
 		.timeout_usec = SECONDS(60),
-		.programs = WORDS("unicorn",																"unicorn_rails"),
+		.programs = WORDS("unicorn", "unicorn_rails"),
 		.tested = "unicorn 6.0.0 (Debian 12)",
 		.needs = "no listen",
 		.why = "QUIT: it finishes its requests; TERM would end them",
-	 },
+	},
 	{
 		.name = "nginx",
 		.what = "HTTP, proxy",
@@ -73,9 +74,11 @@ static const struct preset presets[] = {
 		.programs = WORDS("nginx"),
 		.tested = "nginx 1.22.1 (Debian 12)",
 		.needs = "each listen the very address of a listener: \"listen 8080\" is "
-			 "0.0.0.0:8080, "
-			 "and \"listen [::]:8080 ipv6only=off\" is what tenured calls 8080", .why = "QUIT: it finishes its requests; what it has no listener for it would bind "
-		       "itself", },
+			"0.0.0.0:8080, and \"listen [::]:8080 ipv6only=off\" is what tenured "
+			"calls 8080",
+		.why = "QUIT: it finishes its requests; what it has no listener for it would "
+			"bind itself",
+	},
 	{
 		.name = "haproxy",
 		.what = "proxy",
@@ -89,8 +92,9 @@ static const struct preset presets[] = {
 		.programs = WORDS("haproxy"),
 		.tested = "haproxy 2.6.12 (Debian 12)",
 		.needs = "each bind the very address of a listener; not daemon: -db, or "
-			 "master-worker", .why = "USR1: it ends when its last connection has",
-	 },
+			"master-worker",
+		.why = "USR1: it ends when its last connection has",
+	},
 	{
 		.name = "lighttpd",
 		.what = "HTTP",
@@ -104,18 +108,19 @@ static const struct preset presets[] = {
 		.tested = "lighttpd 1.4.69 (Debian 12)",
 		.needs = "server.systemd-socket-activation = \"enable\"",
 		.why = "INT: it finishes its requests; TERM would end them",
-	 },
+	},
 	{
 		.name = "node",
 		.what = "JavaScript",
 		.command = "node server.js {fd:http}",
 		.handoff = HANDOFF_LISTEN_FDS,
 		.idle_wait_usec = SECONDS(20),
-		.programs = WORDS("node",							     "nodejs"),
+		.programs = WORDS("node", "nodejs"),
 		.tested = "node 20.20.2",
 		.needs = "server.listen({fd: 3}), or the number of {fd:NAME} from an argument",
-		.why = "a server that does not handle TERM dies of it in mid-request: it gets the "
-		       "signal when its connections are gone", },
+		.why = "a server that does not handle TERM dies of it in mid-request: it gets "
+			"the signal when its connections are gone",
+	},
 	{
 		.name = "php-fpm",
 		.what = "PHP, FastCGI",
@@ -127,9 +132,11 @@ static const struct preset presets[] = {
 		.arguments = ARGUMENTS({.words = {"--nodaemonize"}, .instead = {"-F"}}),
 		.programs = WORDS("php-fpm"),
 		.tested = "php-fpm 8.2.36 (Debian 12)",
-		.needs = "each pool's listen the very address of a listener: \"listen = 9000\" is "
-			 "[::]:9000; process_control_timeout, or QUIT cuts requests off after 1 s", .why = "QUIT: it finishes its requests",
-	 },
+		.needs = "each pool's listen the very address of a listener: \"listen = 9000\" "
+			"is [::]:9000; process_control_timeout, or QUIT cuts requests off "
+			"after 1 s",
+		.why = "QUIT: it finishes its requests",
+	},
 	{
 		.name = "uwsgi",
 		.what = "Python and others",
@@ -138,14 +145,13 @@ static const struct preset presets[] = {
 		.idle_wait_usec = SECONDS(10),
 		.timeout_usec = SECONDS(70),
 		.arguments = ARGUMENTS({.words = {"--master"}, .instead = {"-M"}},
-		{.words = {"--hook-master-start",
-				 "unix_signal:15 gracefully_kill_them_all"}}),
+			{.words = {"--hook-master-start", "unix_signal:15 gracefully_kill_them_all"}}),
 		.programs = WORDS("uwsgi", "uwsgi-core"),
 		.tested = "uwsgi 2.0.21 (Debian 12)",
 		.needs = "no socket of its own; with its own HTTP, --add-header \"Connection: "
-			 "close\", "
-			 "because it closes connections without saying so", .why = "by itself it takes TERM for a reload, and does not end",
-	 },
+			"close\", because it closes connections without saying so",
+		.why = "by itself it takes TERM for a reload, and does not end",
+	},
 	{
 		.name = "caddy",
 		.what = "HTTP, proxy",
@@ -154,8 +160,9 @@ static const struct preset presets[] = {
 		.idle_wait_usec = SECONDS(20),
 		.programs = WORDS("caddy"),
 		.needs = "bind fd/3 in its configuration, which Debian 12's caddy 2.6 does not "
-			 "know yet",													    .why = "for the versions that take descriptors, by their documentation",
-	 },
+			"know yet",
+		.why = "for the versions that take descriptors, by their documentation",
+	},
 	{
 		.name = "go",
 		.what = "a program in Go",
@@ -165,9 +172,9 @@ static const struct preset presets[] = {
 		.programs = WORDS("go"),
 		.tested = "net/http of Go 1.19.8 (Debian 12)",
 		.needs = "net.FileListener(os.NewFile(3, \"\")), or activation.Listeners()",
-		.why = "a program that does not handle TERM dies of it: Server.Shutdown() there, "
-		       "or "
-		       "idle_wait", },
+		.why = "a program that does not handle TERM dies of it: Server.Shutdown() "
+			"there, or idle_wait",
+	},
 	{
 		.name = "rust",
 		.what = "a program in Rust",
@@ -177,10 +184,11 @@ static const struct preset presets[] = {
 		.programs = WORDS("cargo"),
 		.tested = "std of Rust 1.95",
 		.needs = "TcpListener::from_raw_fd(3), or the crate listenfd",
-		.why = "a program that does not handle TERM dies of it: it gets the signal when "
-		       "its "
-		       "connections are gone", },
+		.why = "a program that does not handle TERM dies of it: it gets the signal "
+			"when its connections are gone",
+	},
 };
+/* clang-format on */
 
 const struct preset *preset_list(size_t *ret_n)
 {
