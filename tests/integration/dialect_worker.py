@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 
 ENV = os.environ
 
@@ -168,7 +169,8 @@ def everything():
     return one
 
 
-def serve(connection, body):
+def serve(connection, body, told):
+    """Told to end, it answers once more on each connection."""
     with connection:
         text = b""
         while True:
@@ -178,7 +180,7 @@ def serve(connection, body):
                     return
                 text += more
             head, _, text = text.partition(b"\r\n\r\n")
-            last = b"connection: close" in head.lower()
+            last = told["signal"] is not None or b"connection: close" in head.lower()
             connection.sendall(
                 b"HTTP/1.1 200 OK\r\nX-Tenure-Generation: " + ENV["TENURE_GENERATION"].encode()
                 + b"\r\nContent-Length: " + str(len(body)).encode()
@@ -196,29 +198,35 @@ def main():
 
     def on_signal(number, _):
         told["signal"] = signal.Signals(number).name
-        sys.exit(0)
 
     for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGQUIT):
         signal.signal(number, on_signal)
     body = json.dumps({"fds": fds, "env": dict(ENV)}).encode()
+    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake)
     poll = select.poll()
+    poll.register(woken, select.POLLIN)
     for one in listeners:
         one.setblocking(False)
         poll.register(one, select.POLLIN)
     by_fd = {one.fileno(): one for one in listeners}
     if ready:
         ready()
-    try:
-        while True:
-            for fd, _ in poll.poll():
-                try:
-                    connection, _ = by_fd[fd].accept()
-                except BlockingIOError:
-                    continue
+    while not told["signal"]:
+        for fd, _ in poll.poll():
+            try:
+                connection, _ = by_fd[fd].accept() if fd != woken else (None, None)
+            except BlockingIOError:
+                continue
+            if connection:
                 connection.setblocking(True)
-                threading.Thread(target=serve, args=(connection, body), daemon=True).start()
-    finally:
-        print("told to end by", told["signal"], flush=True)
+                threading.Thread(target=serve, args=(connection, body, told), daemon=True).start()
+    print("told to end by", told["signal"], flush=True)
+    # Of a queue that the next one shares something may have been taken just now.
+    deadline = time.monotonic() + 5
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(max(deadline - time.monotonic(), 0))
 
 
 main()
