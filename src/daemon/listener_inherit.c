@@ -292,20 +292,15 @@ void inherit_forget(struct listener *l)
 
 void inherit_forget_giver(struct listener *l)
 {
-	bool nonblocking = socket_options_value(&l->config.options, OPTION_NONBLOCKING, 0);
-	int fd = l->inherited_fd;
-
 	if (!l->adopted)
 		return;
 	listener_keep_path(l);
 	l->owner_kept = true;
 	l->owner_uid = l->inherited->uid;
 	for (size_t i = 0; i < l->lanes.n; i++)
-		if (l->lanes.sockets[i].fd == fd && l->kind == LISTENER_GROUP)
+		if (l->lanes.sockets[i].fd == l->inherited_fd && l->kind == LISTENER_GROUP)
 			listener_taint_lane(l, l->lanes.sockets[i].lane);
-	if (l->came_flags >= 0)
-		(void)fcntl(fd, F_SETFL,
-			nonblocking ? l->came_flags | O_NONBLOCK : l->came_flags & ~O_NONBLOCK);
+	/* O_NONBLOCK stays: who shares a held one by now has set it as it needs it. */
 	inherit_forget(l);
 	socket_options_done(&l->came_options);
 	l->changed = true;

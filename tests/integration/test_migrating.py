@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -59,14 +60,14 @@ def get(port):
 
 
 @pytest.fixture
-def starter_worker(tmp_path):
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
-    path = tmp_path / "worker.py"
-    path.write_text(STARTER_WORKER)
-    path.chmod(0o755)
-    return path
+def starter_worker():
+    # An ordinary user runs it, and may not look into the folders of pytest's.
+    with tempfile.TemporaryDirectory(prefix="tenured-starter-") as folder:
+        os.chmod(folder, 0o755)
+        path = Path(folder) / "worker.py"
+        path.write_text(STARTER_WORKER)
+        path.chmod(0o755)
+        yield path
 
 
 def test_start_server_by_tenured(tenured_run, starter_worker, load):  # noqa: F811
