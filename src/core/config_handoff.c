@@ -113,14 +113,39 @@ static int check_text(
 	return 0;
 }
 
+/* einhorn's srv:HOST:PORT, which is none of the references: it says where, not which. */
+static int check_srv(struct handoff *h, struct config_place place, const char *argument)
+{
+	struct service_config *s = h->s;
+	struct address a;
+	size_t before;
+	int q = s->handoff & HANDOFF_EINHORN ? dialect_srv(argument, &a, &before) : 0;
+
+	if (q == -ENOMEM)
+		return q;
+	if (q < 0)
+		config_problem_add(h->problems, place, false,
+			"command: %s needs an IPv4 address and a port, such as srv:127.0.0.1:8080; "
+			"or use {fd:NAME}",
+			argument);
+	else if (q > 0 && !(s->broken & SECTION_LISTEN) &&
+		 dialect_srv_listener(&a, s->listeners, s->n_listeners) == SIZE_MAX)
+		config_problem_add(h->problems, place, false,
+			"command: no listener has the address in %s; add it to listen:", argument);
+	return 0;
+}
+
 static int find_references(struct handoff *h)
 {
 	struct service_config *s = h->s;
 	struct config_place place = config_place_or(s->command_place, s->place);
 	int q = 0;
 
-	for (size_t i = 0; q >= 0 && s->command && s->command[i]; i++)
+	for (size_t i = 0; q >= 0 && s->command && s->command[i]; i++) {
 		q = check_text(h, place, "command", s->command[i]);
+		if (q >= 0)
+			q = check_srv(h, place, s->command[i]);
+	}
 	place = config_place_or(s->environment_place, s->place);
 	for (size_t i = 0;
 		q >= 0 && !s->environment_inherited && s->environment && s->environment[i]; i++)

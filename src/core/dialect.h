@@ -97,6 +97,17 @@ const struct dialect *dialect_of_socket(const char *word, size_t len);
  * handoff has it. *ret: the caller frees. 0 or -ENOMEM. A name that is none stays as it is. */
 int dialect_replace(const char *text, unsigned handoff, const struct listener_config *listeners,
 	size_t n, char **ret);
+/* einhorn's older way: a whole argument of the command, "srv:HOST:PORT" (",FLAG"s may follow it,
+ * and "WORD=" precede it), stands for the number of the listener there. 1: it is one; *ret_before:
+ * bytes of WORD=. 0: it is none. -EINVAL: what it names is no IPv4 address with a port. */
+int dialect_srv(const char *argument, struct address *ret, size_t *ret_before);
+/* The index of the listener that has this address or, on a wildcard, covers it; SIZE_MAX: none. */
+size_t dialect_srv_listener(
+	const struct address *a, const struct listener_config *listeners, size_t n);
+/* The argument with that number. *ret: the caller frees. 1; 0: there is nothing to replace, and
+ * *ret is untouched; -ENOMEM. */
+int dialect_replace_srv(const char *argument, unsigned handoff,
+	const struct listener_config *listeners, size_t n, char **ret);
 /* The text with the paths of sockets in the place of {socket:WORD}: path_of(kind), borrowed. */
 int dialect_replace_sockets(const char *text, const char *(*path_of)(enum handoff_kind, void *),
 	void *userdata, char **ret);

@@ -141,3 +141,75 @@ int dialect_replace_sockets(const char *text, const char *(*path_of)(enum handof
 	*ret = TAKE_PTR(out);
 	return 0;
 }
+
+/* --- einhorn's srv: --------------------------------------------------------- */
+
+/* Letters, digits and "_" behind each comma, to the end. */
+static bool are_flags(const char *s)
+{
+	while (*s == ',') {
+		const char *start = ++s;
+
+		while (is_name_char(*s) && *s != '.' && *s != '-')
+			s++;
+		if (s == start)
+			return false;
+	}
+	return *s == '\0';
+}
+
+int dialect_srv(const char *argument, struct address *ret, size_t *ret_before)
+{
+	const char *start = argument, *host, *colon, *end;
+	_cleanup_free_ char *text = NULL;
+
+	for (const char *next = argument; (next = strstr(next, "=srv:")); next++)
+		start = next + 1;
+	if (!startswith(start, "srv:"))
+		return 0;
+	host = start + strlen("srv:");
+	colon = strchr(host, ':');
+	if (!colon || colon == host)
+		return 0;
+	end = colon + 1 + strspn(colon + 1, "0123456789");
+	if (end == colon + 1 || !are_flags(end))
+		return 0;
+	text = startswith(host, "localhost:")
+		       ? xasprintf("127.0.0.1%.*s", (int)(end - colon), colon)
+		       : strndup(host, (size_t)(end - host));
+	if (!text)
+		return -ENOMEM;
+	*ret_before = (size_t)(start - argument);
+	return address_parse(text, false, ret) < 0 || address_family(ret) != AF_INET ? -EINVAL : 1;
+}
+
+size_t dialect_srv_listener(
+	const struct address *a, const struct listener_config *listeners, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		const struct listener_config *l = &listeners[i];
+
+		if (l->address.len > 0 &&
+			(address_equal(&l->address, a) ||
+				(address_is_wildcard(&l->address) &&
+					address_overlaps(&l->address, l->v6only, a, false))))
+			return i;
+	}
+	return SIZE_MAX;
+}
+
+int dialect_replace_srv(const char *argument, unsigned handoff,
+	const struct listener_config *listeners, size_t n, char **ret)
+{
+	struct address a;
+	size_t before, i;
+	int q = handoff & HANDOFF_EINHORN ? dialect_srv(argument, &a, &before) : 0;
+
+	if (q <= 0)
+		return q == -ENOMEM ? q : 0;
+	i = dialect_srv_listener(&a, listeners, n);
+	if (i == SIZE_MAX)
+		return 0;
+	*ret = xasprintf("%.*s%d", (int)before, argument, dialect_listener_fd(handoff, i));
+	return *ret ? 1 : -ENOMEM;
+}

@@ -120,6 +120,23 @@ static int replace_all(const struct service_config *c, char *const *from, char *
 	return 0;
 }
 
+static int replace_addresses(const struct service_config *c, char **argv)
+{
+	for (size_t i = 0; argv && argv[i]; i++) {
+		char *text = NULL;
+		int r = dialect_replace_srv(
+			argv[i], c->handoff, c->listeners, c->n_listeners, &text);
+
+		if (r < 0)
+			return r;
+		if (r > 0) {
+			free(argv[i]);
+			argv[i] = text;
+		}
+	}
+	return 0;
+}
+
 static int look_up_user(struct snapshot *s, struct error *ret_error)
 {
 	const struct service_config *c = &s->config;
@@ -203,6 +220,8 @@ static int fill(struct snapshot *s, const struct rlimit *nofile_limit, struct er
 	r = replace_all(c, plain, &s->environment);
 	if (r >= 0)
 		r = replace_all(c, c->command, &s->argv);
+	if (r >= 0)
+		r = replace_addresses(c, s->argv);
 	if (r >= 0)
 		r = copy_limits(s, nofile_limit);
 	if (r >= 0)

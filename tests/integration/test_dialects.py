@@ -138,6 +138,16 @@ def test_arguments(daemon, load, words, handoff):
     upgrade_under_load(one, load, ports[1], n=1)
 
 
+def test_einhorns_old_arguments(daemon, load):
+    """srv:HOST:PORT is the number of the listener there."""
+    ports = [free_port(), free_port()]
+    command = worker("words", f"srv:localhost:{ports[1]},r", f"srv:127.0.0.1:{ports[0]}")
+    listen = {"a": f"127.0.0.1:{ports[0]}", "b": f"127.0.0.1:{ports[1]}"}
+    one = start(daemon, command, listen, handoff=["einhorn"])
+    assert json.loads(http_get(ports[0]).text)["fds"] == [4, 3]
+    upgrade_under_load(one, load, ports[1], n=1)
+
+
 def test_callers_sockets_are_not_passed_on(daemon):
     """What tenured was itself told by one of these is nobody else's."""
     one = daemon(

@@ -315,6 +315,55 @@ START_TEST(references)
 }
 END_TEST
 
+static struct listener_config reached[3];
+
+static void assert_srv(const char *argument, const char *expected)
+{
+	_cleanup_free_ char *got = NULL;
+
+	ck_assert_int_eq(
+		dialect_replace_srv(argument, HANDOFF_EINHORN, reached, 3, &got), expected ? 1 : 0);
+	ck_assert_pstr_eq(got, expected);
+}
+
+START_TEST(srv_arguments)
+{
+	_cleanup_free_ char *got = NULL;
+	struct address a;
+	size_t before;
+
+	ck_assert_int_eq(address_parse("127.0.0.1:8080", false, &reached[0].address), 0);
+	ck_assert_int_eq(address_parse("9000", false, &reached[1].address), 0);
+	ck_assert_int_eq(address_parse("udp:127.0.0.1:53", false, &reached[2].address), 0);
+	assert_srv("srv:127.0.0.1:8080", "3");
+	assert_srv("srv:localhost:8080,r", "3");
+	assert_srv("--listen=srv:127.0.0.1:8080,r,so_reuseaddr", "--listen=3");
+	assert_srv("a=srv:b=srv:0.0.0.0:9000", "a=srv:b=4");
+	assert_srv("srv:10.1.2.3:9000", "4"); /* of all addresses */
+	/* Another port, address or kind; and what einhorn leaves alone, too. */
+	assert_srv("srv:127.0.0.1:8081", NULL);
+	assert_srv("srv:127.0.0.2:8080", NULL);
+	assert_srv("srv:127.0.0.1:53", NULL);
+	assert_srv("srv:127.0.0.1:8080,", NULL);
+	assert_srv("srv:127.0.0.1:8080 ", NULL);
+	assert_srv("srv:127.0.0.1:8080,r n", NULL);
+	assert_srv("--srv:127.0.0.1:8080", NULL);
+	assert_srv("srv::8080", NULL);
+	assert_srv("srv:8080", NULL);
+	assert_srv("srv:", NULL);
+	assert_srv("", NULL);
+	ck_assert_int_eq(
+		dialect_replace_srv("srv:127.0.0.1:8080", HANDOFF_LISTEN_FDS, reached, 3, &got), 0);
+	reached[1].v6only = true;
+	assert_srv("srv:0.0.0.0:9000", NULL);
+	reached[1].v6only = false;
+	/* What it means is said of those that look like it. */
+	ck_assert_int_eq(dialect_srv("srv:example.com:80", &a, &before), -EINVAL);
+	ck_assert_int_eq(dialect_srv("srv:127.0.0.1:99999", &a, &before), -EINVAL);
+	ck_assert_int_eq(dialect_srv("srv:127.0.0.1:0", &a, &before), -EINVAL);
+}
+END_TEST
+
 static const char *path_of(enum handoff_kind kind, void *userdata)
 {
 	(void)userdata;
@@ -380,6 +429,7 @@ int main(void)
 		words,
 		variables,
 		references,
+		srv_arguments,
 		socket_references,
 		odd_texts,
 	};
