@@ -204,33 +204,6 @@ static int open_held(struct listener *l, struct error *ret_error)
 	return r < 0 ? r : listener_keep_socket(l, 0, 0, &fd);
 }
 
-const char *listener_held_by_options(const struct listener_config *c)
-{
-	const struct address *a = &c->address;
-
-	if (c->options.n_groups > 0 || (a->kind == ADDRESS_UDP && address_is_multicast(a)))
-		return "multicast reaches all sockets of an address, it cannot be divided";
-	if (socket_options_spread(&c->options) ||
-		(a->kind == ADDRESS_UDP && address_is_broadcast(a)))
-		return "broadcasts reach all sockets of an address, they cannot be divided";
-	return NULL;
-}
-
-void listener_choose_kind(struct listener *l, bool may_group)
-{
-	l->kind = LISTENER_HELD;
-	if (address_is_unix(&l->config.address))
-		l->held_reason = "Unix sockets have one queue";
-	else if (!l->config.steering)
-		l->held_reason = "steering: off";
-	else if (!may_group)
-		l->held_reason = "socket groups do not behave as expected on this kernel";
-	else
-		l->held_reason = listener_held_by_options(&l->config);
-	if (!l->held_reason)
-		l->kind = LISTENER_GROUP;
-}
-
 /* A group that an earlier daemon made, of which nobody knows who is where: ours come behind. */
 static int open_beside(struct listener *l, unsigned lane)
 {
@@ -598,15 +571,6 @@ unsigned listener_queue(const struct listener *l, unsigned lane, unsigned slot)
 	int fd = listener_socket(l, lane, slot);
 
 	return fd >= 0 && listen_query(fd, &state) >= 0 ? state.queue : 0;
-}
-
-void listener_nudge(struct listener *l, unsigned lane)
-{
-	int fd = listener_socket(l, lane, 0);
-
-	if (fd >= 0 && !listener_lane_is_per_worker(l, lane) &&
-		!address_is_unix(&l->config.address))
-		(void)listen_nudge(fd);
 }
 
 void listener_update(struct listener *l, const struct listener_config *c)

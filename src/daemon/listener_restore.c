@@ -338,3 +338,49 @@ int listener_restore_check(const json_t *value)
 	listener_config_done(&c);
 	return r;
 }
+
+/* --- for the next daemon ------------------------------------------------------ */
+
+static json_t *integer(uint64_t n)
+{
+	return json_integer((json_int_t)n);
+}
+
+static json_t *save_lanes(const bool *lanes, size_t n)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; list && i < n; i++)
+		if (lanes[i])
+			(void)json_array_append_new(list, integer(i));
+	return list;
+}
+
+static json_t *save_sockets(const struct listener *l)
+{
+	const struct store *store = l->service->manager->store;
+	json_t *list = json_array();
+
+	for (size_t i = 0; list && i < l->lanes.n; i++) {
+		const struct lane_socket *socket = &l->lanes.sockets[i];
+
+		(void)json_array_append_new(
+			list, json_pack("[o,o,o]", integer(socket->lane), integer(socket->slot),
+				      integer(store_number(store, socket->fd))));
+	}
+	return list;
+}
+
+json_t *listener_save(const struct listener *l)
+{
+	return json_pack("{s:b, s:b, s:o, s:b, s:s?, s:o, s:o, s:o, s:o*, s:o, s:o, s:o, s:o, "
+			 "s:o, s:b, s:o}",
+		"leaving", l->leaving, "left", l->left, "config",
+		state_save(&state_table_listener_config, &l->config), "group",
+		l->kind == LISTENER_GROUP, "held", l->held_reason, "sockets", save_sockets(l),
+		"dirty", save_lanes(l->dirty_lanes, ARRAY_SIZE(l->dirty_lanes)), "per_worker",
+		save_lanes(l->per_worker_lanes, ARRAY_SIZE(l->per_worker_lanes)), "inherited",
+		inherit_save(l), "strangers", listener_guard_save(l), "dev", integer(l->dev), "ino",
+		integer(l->ino), "resets", integer(l->resets), "dropped", integer(l->dropped),
+		"owner_kept", l->owner_kept, "owner", integer(l->owner_uid));
+}

@@ -395,3 +395,12 @@ void listener_watch_idle(struct listener *l)
 			(void)sd_event_source_set_io_events(w->source, want);
 	}
 }
+
+void listener_nudge(struct listener *l, unsigned lane)
+{
+	int fd = listener_socket(l, lane, 0);
+
+	if (fd >= 0 && !listener_lane_is_per_worker(l, lane) &&
+		!address_is_unix(&l->config.address))
+		(void)listen_nudge(fd);
+}

@@ -8,6 +8,7 @@
 #include "daemon/listener_inherit.h"
 #include "daemon/log.h"
 #include "daemon/output.h"
+#include "daemon/restore.h"
 #include "daemon/restore_blind.h"
 #include "daemon/state_tables.h"
 #include "daemon/worker_process.h"
@@ -340,31 +341,6 @@ static void save_core(struct manager_service *s)
 
 /* --- listeners ------------------------------------------------------------ */
 
-static json_t *save_lanes(const bool *lanes, size_t n)
-{
-	json_t *list = json_array();
-
-	for (size_t i = 0; list && i < n; i++)
-		if (lanes[i])
-			(void)json_array_append_new(list, number(i));
-	return list;
-}
-
-static json_t *save_sockets(const struct listener *l)
-{
-	const struct store *store = l->service->manager->store;
-	json_t *list = json_array();
-
-	for (size_t i = 0; list && i < l->lanes.n; i++) {
-		const struct lane_socket *socket = &l->lanes.sockets[i];
-
-		(void)json_array_append_new(
-			list, json_pack("[o,o,o]", number(socket->lane), number(socket->slot),
-				      number(store_number(store, socket->fd))));
-	}
-	return list;
-}
-
 static void save_listener(struct manager_service *s, unsigned id)
 {
 	struct listener *l = s->listeners[id];
@@ -381,19 +357,7 @@ static void save_listener(struct manager_service *s, unsigned id)
 	if (!l->changed)
 		return;
 	l->changed = false;
-	store_set(store, key,
-		json_pack("{s:b, s:b, s:o, s:b, s:s?, s:o, s:o, s:o, s:o*, s:o, s:o, s:o, s:o, "
-			  "s:o, s:b, s:o}",
-			"leaving", l->leaving, "left", l->left, "config",
-			state_save(&state_table_listener_config, &l->config), "group",
-			l->kind == LISTENER_GROUP, "held", l->held_reason, "sockets",
-			save_sockets(l), "dirty",
-			save_lanes(l->dirty_lanes, ARRAY_SIZE(l->dirty_lanes)), "per_worker",
-			save_lanes(l->per_worker_lanes, ARRAY_SIZE(l->per_worker_lanes)),
-			"inherited", inherit_save(l), "strangers", listener_guard_save(l), "dev",
-			number(l->dev), "ino", number(l->ino), "resets", number(l->resets),
-			"dropped", number(l->dropped), "owner_kept", l->owner_kept, "owner",
-			number(l->owner_uid)));
+	store_set(store, key, listener_save(l));
 }
 
 /* --- the rest of a service ------------------------------------------------ */
