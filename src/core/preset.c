@@ -182,7 +182,7 @@ static const struct preset presets[] = {
 		.handoff = HANDOFF_LISTEN_FDS,
 		.idle_wait_usec = SECONDS(10),
 		.programs = WORDS("cargo"),
-		.tested = "std of Rust 1.95",
+		.tested = "std of Rust 1.63 (Debian 12)",
 		.needs = "TcpListener::from_raw_fd(3), or the crate listenfd",
 		.why = "a program that does not handle TERM dies of it: it gets the signal "
 			"when its connections are gone",

@@ -1,54 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Servers that know nothing of tenured, each started from its preset and upgraded under load."""
 
-import threading
-import time
+import os
+import re
+from pathlib import Path
 
 import pytest
 
-from fastcgi import fastcgi_get
-from harness import assert_clean, http_get
-from servers import SERVERS, config_of
-
-N_UPGRADES = 2
-
-
-class FastCgiLoad:
-    """Requests to a FastCGI server, a connection for each, by some threads."""
-
-    def __init__(self, port, script, clients=4):
-        self.port, self.script = port, script
-        self.ok, self.failures, self.stopped = 0, [], False
-        self.threads = [threading.Thread(target=self.run) for _ in range(clients)]
-        for thread in self.threads:
-            thread.start()
-
-    def run(self):
-        while not self.stopped:
-            try:
-                text = fastcgi_get(self.port, self.script)
-                assert text.startswith("hello"), text
-                self.ok += 1
-            except Exception as error:  # pylint: disable=broad-except
-                self.failures.append(repr(error))
-            time.sleep(0.002)
-
-    def wait_more(self, n, timeout=30.0):
-        until, wanted = time.monotonic() + timeout, self.ok + n
-        while self.ok < wanted:
-            assert time.monotonic() < until, f"{self.ok} of {wanted}, {self.failures[:5]}"
-            time.sleep(0.01)
-
-    def stop(self):
-        self.stopped = True
-        for thread in self.threads:
-            thread.join()
-        assert not self.failures, self.failures[:10]
+from matrix import upgrade_server
+from servers import CANNOT, MORE, SERVERS, config_of
 
 
 def start(daemon, name, **keys):
     one = daemon(start=False)
-    one.config, one.port = config_of(name, one)
+    one.config, one.port = config_of(SERVERS[name], one)
     one.config["services"]["web"].update(keys)
     one.write_config()
     one.start()
@@ -56,40 +21,9 @@ def start(daemon, name, **keys):
     return one
 
 
-def text_of(one, server):
-    if server.fastcgi:
-        return fastcgi_get(one.port, str(one.directory / "hello.php"))
-    return http_get(one.port).text
-
-
 @pytest.mark.parametrize("name", SERVERS)
 def test_upgrades(daemon, load, name):
-    server = SERVERS[name]
-    one = start(daemon, name)
-    loads = (
-        [FastCgiLoad(one.port, str(one.directory / "hello.php"))]
-        if server.fastcgi
-        else [
-            load(one.port, clients=4, think="2ms"),
-            load(one.port, clients=4, think="2ms", keepalive=True, requests_per_connection=50),
-        ]
-    )
-    try:
-        for running in loads:
-            running.wait_more(50)
-        for number in range(2, N_UPGRADES + 2):
-            one.upgrade()
-            expected = f"hello from generation {number}\n" if server.tells else "hello\n"
-            assert text_of(one, server) == expected
-            for running in loads:
-                running.wait_more(50)
-        for number in range(1, N_UPGRADES + 1):
-            one.wait_generation_gone(number, timeout=60)
-    finally:
-        results = [running.stop() for running in loads]
-    for result in results:
-        if result is not None:
-            assert_clean(result)
+    upgrade_server(daemon, load, SERVERS[name], n=2)
 
 
 def test_the_list(daemon):
@@ -108,6 +42,28 @@ def test_the_list(daemon):
         assert preset["tested"] == (preset["name"] in {s.preset for s in SERVERS.values()}), preset["name"]
     bad = one.ctl("presets", "ngnix", check=2)
     assert 'did you mean "nginx"?' in bad.err
+
+
+def test_the_table(daemon):
+    """conf/servers.md has a row for each server, and each preset in the version that `tenurectl presets` names."""
+    page = (Path(os.environ["top_srcdir"]) / "conf" / "servers.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    shown = [row for row in rows if row[0] != "server"]
+    assert [row[0] for row in shown] == [*SERVERS, *MORE, *CANNOT]
+    versions = {}
+    for row in shown:
+        if preset := re.fullmatch(r"`preset: (\S+)`", row[2]):
+            versions.setdefault(preset[1], []).append(row[1])
+            assert row[3] == "10" and row[6] == "0", row
+    for preset in daemon(start=False, config={"services": {}}).ctl("presets", "--json").json:
+        name = preset["name"]
+        assert (name in versions) == preset["tested"], name
+        if name in versions:
+            text = daemon(start=False, config={"services": {}}).ctl("presets", name).out
+            assert any(version.startswith(said) for version in versions[name]
+                       for said in re.findall(r"\d+(?:\.\d+)+", text.split("tested with:")[1].split("\n")[0])), name
+        else:
+            assert name in CANNOT
 
 
 @pytest.mark.parametrize("command, first_line, preset", [
