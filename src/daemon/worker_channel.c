@@ -123,7 +123,7 @@ static int tell_stored(struct worker_process *p)
 static int welcome(struct worker_process *p)
 {
 	struct channel_message m = {.kind = CHANNEL_WELCOME,
-		.version = CHANNEL_VERSION,
+		.version = CHANNEL_VERSION, /* there is no other one yet */
 		.generation = p->generation,
 		.worker = p->index};
 	int r;
@@ -255,11 +255,40 @@ static void store(
 	worker_store_handle(p->service, p->generation, p->index, &as_notified, d);
 }
 
+static void complain(struct worker_process *p, const char *what)
+{
+	if (!p->told_channel)
+		log_warning("%s: worker %u of generation %u: on its channel %s, ignoring",
+			p->service->name, p->index, p->generation, what);
+	p->told_channel = true;
+}
+
+/* It speaks another version, and hears which one is spoken here. Once: it has no reason to ask
+ * again. */
+static void refuse(struct worker_process *p, unsigned version)
+{
+	const struct channel_message m = {.kind = CHANNEL_REFUSED, .version = CHANNEL_VERSION};
+	char text[128];
+
+	if (p->told_channel)
+		return;
+	snprintf(text, sizeof(text),
+		"came a message of protocol version %u, and version %d is spoken here (it is "
+		"drained by its signal)",
+		version, CHANNEL_VERSION);
+	complain(p, text);
+	(void)send_message(p, &m, NULL, 0);
+}
+
 static void handle(
 	struct worker_process *p, const struct channel_message *m, struct notify_datagram *d)
 {
 	switch (m->kind) {
 	case CHANNEL_HELLO:
+		if (m->version == 0) {
+			refuse(p, m->version);
+			break;
+		}
 		p->channel_accepts = m->accepts;
 		p->channel_greets = true;
 		worker_process_changed(p);
@@ -288,16 +317,9 @@ static void handle(
 	case CHANNEL_LEAVE:
 	case CHANNEL_REMOVE:
 	case CHANNEL_STORED:
+	case CHANNEL_REFUSED:
 		break;
 	}
-}
-
-static void complain(struct worker_process *p, const char *what)
-{
-	if (!p->told_channel)
-		log_warning("%s: worker %u of generation %u: on its channel %s, ignoring",
-			p->service->name, p->index, p->generation, what);
-	p->told_channel = true;
 }
 
 /* 1; 0: nothing is there now; -1: it is over. */
@@ -317,9 +339,10 @@ static int receive(struct worker_process *p)
 	else if (d.truncated)
 		complain(p, "came a message that was too long, or descriptors that there was no "
 			    "room for");
+	else if (r == -EPROTONOSUPPORT)
+		refuse(p, m.version);
 	else if (r < 0)
-		complain(p, r == -EPROTONOSUPPORT ? "came a message of another protocol version"
-						  : "came what is no message");
+		complain(p, "came what is no message");
 	else
 		handle(p, &m, &d);
 	notify_datagram_close(&d);

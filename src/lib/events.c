@@ -72,8 +72,8 @@ static void close_arrived(struct tenure *t)
 		close_fd(t->arrived[t->next_arrived]);
 }
 
-/* 1: a message; 0: none now; -ECONNRESET: it is over; -EMFILE: descriptors are lost; -EBADMSG. What
- * came with it is in t->arrived, in any case. */
+/* 1: a message; 0: none now; -ECONNRESET: it is over, or the two of us have no version in common;
+ * -EMFILE: descriptors are lost; -EBADMSG. What came with it is in t->arrived, in any case. */
 static int receive(struct tenure *t, struct channel_message *ret)
 {
 	union {
@@ -105,6 +105,8 @@ static int receive(struct tenure *t, struct channel_message *ret)
 	if (message.msg_flags & MSG_TRUNC)
 		return -EBADMSG;
 	r = channel_parse(packet, (size_t)n, ret);
+	if (r == -EPROTONOSUPPORT || (r >= 0 && ret->kind == CHANNEL_REFUSED))
+		return -ECONNRESET;
 	return r < 0 ? -EBADMSG : 1;
 }
 
@@ -219,6 +221,7 @@ static int handle(struct tenure *t, const struct channel_message *m, struct tenu
 	case CHANNEL_STORE:
 	case CHANNEL_UNSTORE:
 	case CHANNEL_WELCOME:
+	case CHANNEL_REFUSED:
 		return 0;
 	}
 	return 0;
@@ -226,6 +229,7 @@ static int handle(struct tenure *t, const struct channel_message *m, struct tenu
 
 static int end_channel(struct tenure *t, struct tenure_event *ret)
 {
+	close_arrived(t);
 	if (t->poll_fd >= 0)
 		(void)epoll_ctl(t->poll_fd, EPOLL_CTL_DEL, t->channel_fd, NULL);
 	t->channel_fd = close_fd(t->channel_fd);

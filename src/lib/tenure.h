@@ -70,8 +70,9 @@ enum tenure_event_kind {
 	/* A descriptor that your predecessor has stored after you were started, by its name: fd is
 	 * yours. Those from before: tenure_take(). */
 	TENURE_EVENT_DESCRIPTOR = 5,
-	/* The other end of the channel was closed; there will be no further events. Serve on: it
-	 * says nothing about the listeners, and a drain comes by signal then. */
+	/* The other end of the channel was closed, or speaks no version of it that this library
+	 * does; there will be no further events. Serve on: it says nothing about the listeners, and
+	 * a drain comes by signal then. */
 	TENURE_EVENT_CLOSED = 6,
 };
 
@@ -198,8 +199,7 @@ enum {
  *   fds    n of them, borrowed
  *   flags  0 or TENURE_STORE_NO_POLL
  * 1; 0: nobody keeps any; -EINVAL: name, flags or n (0) cannot be; -errno of sendmsg(2). -EAGAIN:
- * some may have been sent; what is there already is not stored twice, so try again with all of
- * them. */
+ * some may have been sent; what is there already is not stored twice, so try again with all. */
 int tenure_store(
 	const struct tenure *t, const char *name, const int *fds, size_t n, uint64_t flags);
 /* Forget those of that name: nobody comes to get them any more. 1, 0, -EINVAL, -errno. */

@@ -42,6 +42,7 @@ static const unsigned needed[] = {
 	[CHANNEL_LEAVE] = FIELD_NAME,
 	[CHANNEL_REMOVE] = FIELD_NAME,
 	[CHANNEL_STORED] = FIELD_NAME,
+	[CHANNEL_REFUSED] = FIELD_VERSION,
 };
 
 static const unsigned optional[] = {
@@ -230,8 +231,10 @@ int channel_parse(const void *data, size_t len, struct channel_message *ret)
 	magic = text_until(&first, '/');
 	if (!text_is(magic, "tenure") || !read_unsigned(text_until(&first, ' '), &version))
 		return -EBADMSG;
-	if (version != CHANNEL_VERSION)
+	if (version != CHANNEL_VERSION) {
+		ret->version = version;
 		return -EPROTONOSUPPORT;
+	}
 	if (first.len == 0 || !is_text(first.s, first.len))
 		return -EBADMSG;
 	ret->kind = read_kind(first);

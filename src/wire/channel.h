@@ -17,7 +17,8 @@
  *                       store      keep these descriptors for my place: name, poll
  *                       unstore    forget those: name
  *     from the daemon   welcome    the answer to hello: version, service, generation, worker
- *                       ping       is your loop alive: id
+ *                       refused    the answer to a message of another version: version, the one
+ * that it speaks. Nothing else will come: a drain comes by signal ping       is your loop alive: id
  *                       drain      finish what you have, and exit: deadline
  *                       add        one more listener, with its descriptor: name, type, address
  *                       leave      that listener gets no new connections any more; go on
@@ -27,7 +28,9 @@
  *                                  name
  *
  * Kinds and keys that the reader does not know are skipped: so the version only grows when what is
- * known changes its meaning. Nothing here trusts what it reads. */
+ * known changes its meaning. The first line has the version that a packet is written in; hello's
+ * the newest that the worker speaks, and welcome's the newest that both do. Nothing here trusts
+ * what it reads. */
 #pragma once
 
 #include "base/util.h"
@@ -53,7 +56,8 @@ enum {
 	X(ADD, "add")                                                                              \
 	X(LEAVE, "leave")                                                                          \
 	X(REMOVE, "remove")                                                                        \
-	X(STORED, "stored")
+	X(STORED, "stored")                                                                        \
+	X(REFUSED, "refused")
 
 enum channel_kind {
 	CHANNEL_UNKNOWN, /* of a newer version: to be skipped */
@@ -87,8 +91,9 @@ struct channel_message {
 	char service[CHANNEL_NAME_MAX + 1];
 };
 
-/* len bytes, of one packet. 0; -EPROTONOSUPPORT: of a version that cannot be read; -EBADMSG: no
- * message, or one that lacks a value its kind needs. ret is written in any case, and owns nothing.
+/* len bytes, of one packet. 0; -EPROTONOSUPPORT: of a version that cannot be read, which is
+ * ret->version; -EBADMSG: no message, or one that lacks a value its kind needs. ret is written in
+ * any case, and owns nothing.
  */
 int channel_parse(const void *data, size_t len, struct channel_message *ret);
 /* The packet's length, without a NUL behind it; -EINVAL: a value cannot be sent. */

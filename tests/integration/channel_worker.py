@@ -152,8 +152,10 @@ if "flood" in MANNERS:
         except OSError:
             time.sleep(0.001)
     channel.setblocking(True)
-if "mute" not in MANNERS:
-    say(f"hello\nversion=1\naccepts={ACCEPTS}")
+if "newer" in MANNERS:
+    channel.send(b"tenure/2 hello\nversion=2\naccepts=drain\n")
+elif "mute" not in MANNERS:
+    say(f"hello\nversion={7 if 'both' in MANNERS else 1}\naccepts={ACCEPTS}")
 if not MANNERS & {"mute", "deaf"}:
     waiting.register(channel, selectors.EVENT_READ, None)
 notify.send(b"READY=1")

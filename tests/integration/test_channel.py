@@ -227,6 +227,23 @@ def test_drain_by_signal_where_nobody_listens(web):
     assert "generation 1: worker 0 has ended (signal 15" in one.log
 
 
+def test_worker_of_another_version(web):
+    """It is told which one is spoken, and drained as one without a channel. One that speaks an old one, too,
+    is welcome."""
+    one = web(**channel_service("newer"))
+    wait_until(lambda: ["refused", None] in ask(one.port)["messages"], 10, "the answer")
+    one.wait_log("came a message of protocol version 2, and version 1 is spoken here")
+    web_config(one)["command"][-1] = "both"
+    one.write_config()
+    one.upgrade("web")
+    one.wait_generation_gone(1)
+    assert "generation 1: worker 0 has ended (signal 15" in one.log
+    wait_until(lambda: ["welcome", None] in ask(one.port)["messages"], 10, "the answer")
+    one.upgrade("web")
+    one.wait_generation_gone(2)
+    assert "generation 2: worker 0 has ended (exit status 0)" in one.log
+
+
 def test_pings_are_the_heartbeat(web):
     one = web(**channel_service(watchdog="1s"))
     pid = ask(one.port)["pid"]

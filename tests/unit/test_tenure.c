@@ -439,6 +439,42 @@ START_TEST(events)
 }
 END_TEST
 
+/* The daemon is older, or newer, than can be spoken with: as if there was no channel. */
+START_TEST(no_version_in_common)
+{
+	static const char *const answers[] = {
+		"tenure/1 refused\nversion=1\n", "tenure/2 welcome\nversion=2\n"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(answers); i++) {
+		int listener = tcp_listener(), pair[2];
+		char byte;
+		pid_t pid;
+
+		ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), 0);
+		pid = begin_child();
+		if (pid == 0) {
+			struct tenure *t;
+			struct tenure_event e;
+
+			as_worker(listener, pair[1]);
+			must(tenure_new(&t, 0) == 0 && tenure_fd(t) >= 0);
+			next(t, TENURE_EVENT_CLOSED, &e);
+			must(tenure_next_event(t, &e) == 0 && tenure_n_listeners(t) == 1);
+			tenure_free(t);
+			_exit(0);
+		}
+		close(pair[1]);
+		expect(pair[0], CHANNEL_HELLO, 0);
+		ck_assert_int_gt(send(pair[0], answers[i], strlen(answers[i]), MSG_NOSIGNAL), 0);
+		/* It was closed, so that the drain comes by signal. */
+		ck_assert_int_eq(recv(pair[0], &byte, 1, 0), 0);
+		end_child(pid);
+		close(pair[0]);
+		close(listener);
+	}
+}
+END_TEST
+
 /* More than one message holds. */
 enum { MANY = 600 };
 
@@ -521,6 +557,7 @@ int main(void)
 		environments_that_contradict_themselves,
 		what_is_told,
 		events,
+		no_version_in_common,
 		many_descriptors,
 		no_room_for_descriptors,
 	};
