@@ -5,6 +5,7 @@
 
 #include "ctl/follow.h"
 #include "ctl/live_sockets.h"
+#include "ctl/path_guard.h"
 #include "ctl/problem.h"
 #include "ctl/text.h"
 
@@ -49,6 +50,7 @@ int verb_adopt(struct context *context)
 	_cleanup_follow_ struct follow f = {
 		.method = "Adopt", .noun = "takeover", .abortable = true};
 	_cleanup_live_sockets_ struct live_sockets sockets = {0};
+	_cleanup_path_guard_ struct path_guard guard = {.fd = -1};
 	_cleanup_error_ struct error error = ERROR_NULL;
 	const struct options *options = context->options;
 	struct address at;
@@ -72,8 +74,13 @@ int verb_adopt(struct context *context)
 	r = add_call(&f, context);
 	if (r != EXIT_DONE)
 		return r;
+	/* Who does not wait does not know when it would have to end. */
+	if (!options->detach)
+		path_guard_begin(&guard, &sockets);
 	context->give = &sockets.fds;
 	r = follow_run(&f, context);
 	context->give = NULL;
+	if (r == EXIT_DONE)
+		path_guard_leave(&guard);
 	return r;
 }
