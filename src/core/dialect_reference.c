@@ -4,6 +4,8 @@
 
 #include <strings.h>
 
+#include "base/parse.h"
+
 static bool is_name_char(char c)
 {
 	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
@@ -158,29 +160,41 @@ static bool are_flags(const char *s)
 	return *s == '\0';
 }
 
+/* As a listener's "127.0.0.1:80" is read; names of devices and hosts are nobody's business here. */
+static int read_host_port(const char *host, const char *port, struct address *ret)
+{
+	uint8_t bytes[16];
+	unsigned number;
+	int family;
+
+	if (address_parse_ip(streq(host, "localhost") ? "127.0.0.1" : host, &family, bytes) < 0 ||
+		family != AF_INET || parse_uint(port, 1, UINT16_MAX, &number) < 0)
+		return -EINVAL;
+	*ret = (struct address){.kind = ADDRESS_TCP, .len = sizeof(ret->in4)};
+	ret->in4.sin_family = AF_INET;
+	ret->in4.sin_port = htons((uint16_t)number);
+	memcpy(&ret->in4.sin_addr, bytes, sizeof(ret->in4.sin_addr));
+	return 1;
+}
+
 int dialect_srv(const char *argument, struct address *ret, size_t *ret_before)
 {
-	const char *start = argument, *host, *colon, *end;
-	_cleanup_free_ char *text = NULL;
+	const char *start = argument, *colon, *end;
+	_cleanup_free_ char *host = NULL, *port = NULL;
 
 	for (const char *next = argument; (next = strstr(next, "=srv:")); next++)
 		start = next + 1;
-	if (!startswith(start, "srv:"))
-		return 0;
-	host = start + strlen("srv:");
-	colon = strchr(host, ':');
-	if (!colon || colon == host)
+	*ret_before = (size_t)(start - argument);
+	start = startswith(start, "srv:");
+	colon = start ? strchr(start, ':') : NULL;
+	if (!colon || colon == start)
 		return 0;
 	end = colon + 1 + strspn(colon + 1, "0123456789");
 	if (end == colon + 1 || !are_flags(end))
 		return 0;
-	text = startswith(host, "localhost:")
-		       ? xasprintf("127.0.0.1%.*s", (int)(end - colon), colon)
-		       : strndup(host, (size_t)(end - host));
-	if (!text)
-		return -ENOMEM;
-	*ret_before = (size_t)(start - argument);
-	return address_parse(text, false, ret) < 0 || address_family(ret) != AF_INET ? -EINVAL : 1;
+	host = strndup(start, (size_t)(colon - start));
+	port = strndup(colon + 1, (size_t)(end - colon - 1));
+	return host && port ? read_host_port(host, port, ret) : -ENOMEM;
 }
 
 size_t dialect_srv_listener(
