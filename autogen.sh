@@ -102,6 +102,7 @@ find_missing()
 	[ "$verb" = check ] || return 0
 	need python3-pytest have_pytest
 	need python3-pytest-xdist have_xdist
+	need groff-base have_command groff
 	need iproute2 have_command ip
 	# Only to be booted in namespaces, by tests/systemd/guest.
 	need systemd test -x /lib/systemd/systemd
@@ -185,9 +186,9 @@ if [ -n "$verb" ]; then
 	[ -z "$missing" ] || install_missing
 fi
 
-for tool in autoconf automake pkg-config; do
+for tool in autoconf automake libtoolize pkg-config; do
 	if ! have_command "$tool"; then
-		echo "$0: $tool not found (Debian: apt-get install autoconf automake pkg-config)" >&2
+		echo "$0: $tool not found (Debian: apt-get install autoconf automake libtool pkg-config)" >&2
 		exit 1
 	fi
 done
