@@ -293,7 +293,9 @@ static int on_exited(struct service *s, struct generation *g, struct worker *w,
 	/* A rescue that cannot even be started ends there. */
 	if (failed && w->retiring)
 		w->rescues = UINT32_MAX / 2;
-	/* Who comes in its place is ours. */
+	/* Who comes in its place is ours, and after a stop nobody does. */
+	if (g->adopted && s->stopping)
+		generation_retire(g, REASON_STOPPED, true, now, ret);
 	g->adopted = false;
 	on = generation_exit_event(g, w, clean, now);
 	/* The first start of what cannot be started as it is. */
@@ -353,6 +355,8 @@ static int on_worker(struct service *s, struct generation *g, struct worker *w,
 	case EVENT_READY:
 		return generation_worker_event(g, w, WORKER_ON_BECAME_READY, now, ret);
 	case EVENT_WATCHDOG:
+		if (g->adopted)
+			return 0;
 		hung = w->state == WORKER_READY;
 		r = generation_worker_event(g, w, WORKER_ON_WATCHDOG, now, ret);
 		if (hung && rollout_depends_on(s, g))

@@ -73,6 +73,7 @@ enum {
 	SERVICE_E_NOT_ALIVE, /* rollback: that generation is gone or was told to go: upgrade from
 				its snapshot */
 	SERVICE_E_STOPPING,
+	SERVICE_E_ADOPTED, /* what was adopted has not been replaced, and could not come back */
 };
 
 enum service_state {

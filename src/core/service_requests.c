@@ -29,7 +29,8 @@ static int on_upgrade(
 {
 	const struct upgrade_spec *spec = event->spec;
 	struct generation *g;
-	const struct generation *from = service_generation(s, s->rollout.from);
+	const struct generation *from = service_generation(s, s->rollout.from),
+				*current = service_generation(s, s->current);
 	bool open = rollout_is_open(&s->rollout), cut_short;
 	int r;
 
@@ -43,6 +44,10 @@ static int on_upgrade(
 	if (open && (s->rollout.phase == ROLLOUT_RESTORING ||
 			    (from && from->state == GENERATION_PARKED)))
 		return SERVICE_E_ROLLOUT_IN_PROGRESS;
+	/* Which would end it first, and had nothing to go back to. */
+	if (current && current->adopted && current->state == GENERATION_SERVING &&
+		spec->policy.strategy == STRATEGY_RECREATE)
+		return SERVICE_E_ADOPTED;
 	g = generation_new(s->last_number + 1, &spec->policy, spec->listeners);
 	if (!g)
 		return -ENOMEM;
@@ -125,8 +130,11 @@ static void leave_adopted(struct service *s, uint64_t now, struct effects *ret)
 	s->start_again = false;
 	if (rollout_is_open(&s->rollout))
 		rollout_fail(s, REASON_STOPPED, NO_WORKER, now, ret);
-	else if (s->n_generations == 1)
+	if (s->n_generations == 1)
 		service_let_go(s, ret);
+	for (size_t i = 0; i < s->n_generations; i++)
+		if (!s->generations[i]->adopted)
+			generation_retire(s->generations[i], REASON_STOPPED, true, now, ret);
 }
 
 static int on_stop(struct service *s, bool kill, uint64_t now, struct effects *ret)
@@ -227,9 +235,12 @@ static void scale(struct service *s, struct generation *g, unsigned n, bool star
 			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});
 }
 
-/* Who serves; who is about to; and a warm one: who goes back to it needs as many workers there. */
+/* Who serves; who is about to; and a warm one: who goes back to it needs as many workers there.
+ * What was adopted is as many as it is. */
 static bool is_scaled(const struct service *s, const struct generation *g)
 {
+	if (g->adopted)
+		return false;
 	return g->number == s->current || g->state == GENERATION_WARM ||
 	       (rollout_is_open(&s->rollout) && g->number == s->rollout.to);
 }
@@ -243,7 +254,7 @@ static int on_scale(struct service *s, unsigned n, uint64_t now, struct effects 
 	if (!current || s->stopping)
 		return SERVICE_E_NOT_RUNNING;
 	if (current->adopted)
-		return SERVICE_E_ROLLOUT_IN_PROGRESS;
+		return SERVICE_E_ADOPTED;
 	if (open && !rollout_can_scale(s))
 		return SERVICE_E_ROLLOUT_IN_PROGRESS;
 	for (size_t i = 0; i < s->n_generations; i++) {

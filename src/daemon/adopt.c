@@ -318,6 +318,11 @@ int adopt_begin(struct manager_service *s, const struct adopt_request *q, struct
 			"%s: the service runs already; only one that is stopped (autostart: false) "
 			"can take over a process that is not its own",
 			s->name);
+	if (s->config->upgrade.strategy == STRATEGY_RECREATE)
+		return error_set(ret_error, -EINVAL,
+			"%s: strategy: recreate would end process %d before the new one is ready, "
+			"and it could not go on if that fails; take it over with another strategy",
+			s->name, (int)q->pid);
 	r = look(s, &a, ret_error);
 	if (r >= 0)
 		r = begin(s, &a, ret_error);

@@ -27,6 +27,8 @@ const char *service_refusal_to_string(int r)
 		return "that generation is gone";
 	case SERVICE_E_STOPPING:
 		return "the service is stopping";
+	case SERVICE_E_ADOPTED:
+		return "the process that was taken over has not been replaced yet";
 	default:
 		return "refused";
 	}

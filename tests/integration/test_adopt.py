@@ -301,7 +301,7 @@ def test_nginx(daemon, load, old, tmp_path):
     (tmp_path / "nginx.conf").write_text(NGINX.replace("PORT", str(port)).replace("DIR", str(tmp_path)))
     command = ["nginx", "-e", "stderr", "-p", tmp_path, "-c", tmp_path / "nginx.conf", "-g", "daemon off;"]
     server = old(command, port)
-    assert len(descendants(server.pid)) >= 2
+    wait_until(lambda: len(descendants(server.pid)) >= 2, what="nginx's workers")
     one = daemon(start=False)
     (one.directory / "nginx.conf").write_text(
         NGINX.replace("PORT", str(port)).replace("DIR", str(one.directory)))

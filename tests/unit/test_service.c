@@ -746,7 +746,7 @@ static void adopt(struct service *s, struct upgrade_spec *spec, struct effects *
 		tell(s, (struct service_event){.kind = EVENT_UPGRADE, .spec = spec}, effects), 0);
 	ck_assert(has_effect(effects, EFFECT_SPAWN));
 	ck_assert_int_eq(tell(s, (struct service_event){.kind = EVENT_SCALE, .value = 3}, effects),
-		SERVICE_E_ROLLOUT_IN_PROGRESS);
+		SERVICE_E_ADOPTED);
 	ck_assert_uint_eq(service_generation(s, 1)->weight, SHARE_MAX);
 }
 
