@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "sys/listen.h"
 #include "../unit/unit.h"
 
@@ -18,10 +19,7 @@
 
 static inline uint64_t now_usec(void)
 {
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
+	return monotonic_usec();
 }
 
 static inline struct address address_of(const char *text)
