@@ -39,7 +39,6 @@ int verb_check(struct context *context)
 	execvp("tenured", argv);
 	return problem_local(&context->output, EXIT_FAILED,
 		"cannot run tenured, which knows the configuration: %s; looked beside tenurectl, "
-		"in %s "
-		"and in PATH",
+		"in %s and in PATH",
 		strerror(errno), TENURED_SBINDIR);
 }
