@@ -65,13 +65,18 @@ static int wait_until(int fd, short events, uint64_t deadline)
 	}
 }
 
+static uint64_t deadline_of(uint64_t timeout_usec)
+{
+	return usec_add(monotonic_usec(), timeout_usec);
+}
+
 int client_send(struct client *c, const char *method, const json_t *parameters, bool more,
 	uint64_t timeout_usec)
 {
 	_cleanup_free_ char *name = strdup(method);
 	_cleanup_json_ json_t *copy = NULL;
 	_cleanup_buffer_ struct buffer out = BUFFER_INIT(0);
-	uint64_t deadline = usec_add(monotonic_usec(), timeout_usec);
+	uint64_t deadline = deadline_of(timeout_usec);
 	int r;
 
 	copy = parameters ? json_copy((json_t *)(uintptr_t)parameters) : json_object();
@@ -133,7 +138,7 @@ int client_take(struct client *c, struct varlink_reply *ret)
 
 int client_wait(struct client *c, uint64_t timeout_usec, struct varlink_reply *ret)
 {
-	uint64_t deadline = usec_add(monotonic_usec(), timeout_usec);
+	uint64_t deadline = deadline_of(timeout_usec);
 	int r;
 
 	while ((r = client_take(c, ret)) == 0) {
