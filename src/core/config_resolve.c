@@ -208,7 +208,8 @@ static int check_handoff(struct resolve *r)
 	if (s->handoff == 0)
 		config_problem_add(r->problems, place, false,
 			"service \"%s\" has listeners but no way to pass them; use handoff: "
-			"listen-fds, or {fd:NAME} in the command",
+			"listen-fds, "
+			"or {fd:NAME} in the command",
 			s->name);
 	if (s->handoff == HANDOFF_ARGUMENTS && r->n_references == 0)
 		config_problem_add(r->problems, place, false,
