@@ -2,13 +2,13 @@
 /* The part of the tree that is ours: how it is found, and who is where in it. */
 #include "daemon/cgroup.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 
 #include "daemon/cgroup_internal.h"
 #include "daemon/keeper.h"
 #include "daemon/log.h"
 #include "daemon/unit_job.h"
+#include "sys/directory.h"
 
 /* --- where it is ---------------------------------------------------------- */
 
@@ -39,8 +39,8 @@ static bool is_containers_own(const char *path)
 	_cleanup_close_ int fd = -1;
 
 	/* The true root has no events, and is nobody's. */
-	if (!is_first_process() || !events || access(events, F_OK) < 0 || cgroup_mount(&mount) < 0 ||
-		!streq(mount, path))
+	if (!is_first_process() || !events || access(events, F_OK) < 0 ||
+		cgroup_mount(&mount) < 0 || !streq(mount, path))
 		return false;
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return fd >= 0 && cgroup_has_others(fd, ours, keeper_pid() > 0 ? 2 : 1) == 0;
@@ -286,18 +286,13 @@ static void sweep_one(struct manager *m, const char *name, bool kill)
 
 void cgroups_sweep(struct manager *m, bool kill)
 {
+	_cleanup_closedir_ DIR *directory = m->cgroups ? opendir(m->cgroups->path) : NULL;
 	const struct dirent *entry;
-	DIR *directory;
 
-	if (!m->cgroups)
-		return;
-	directory = opendir(m->cgroups->path);
 	while (directory && (entry = readdir(directory)))
 		if (entry->d_type == DT_DIR && looks_ours(entry->d_name) &&
 			!is_known(m, entry->d_name))
 			sweep_one(m, entry->d_name, kill);
-	if (directory)
-		(void)closedir(directory);
 }
 
 /* --- tenured check -------------------------------------------------------- */
