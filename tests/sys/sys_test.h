@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -58,6 +59,14 @@ static inline bool is_readable(int fd, int msec)
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 
 	return poll(&p, 1, msec) == 1 && (p.revents & POLLIN);
+}
+
+static inline uint64_t fd_inode(int fd)
+{
+	struct stat st;
+
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	return st.st_ino;
 }
 
 static inline void make_directory(char path[static 32])
