@@ -249,7 +249,8 @@ static struct multicast_group group_of(const char *text)
 	return g;
 }
 
-/* A device just brought up has its carrier, and with it its routes, up to a second later. */
+/* A device that was just brought up has its carrier, and with it its routes, up to a second later.
+ */
 static void send_when_there_is_a_route(int fd, const struct address *to)
 {
 	for (unsigned i = 0; i < 1000; i++) {
