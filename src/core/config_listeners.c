@@ -257,8 +257,7 @@ static void check_groups(const struct listener_config *l, struct config_problems
 	if (!address_is_wildcard(&l->address) && !bound_to_group(l))
 		config_problem_add(problems, place, false,
 			"listener \"%s\": what is sent to a group does not come to a socket that "
-			"is "
-			"bound to another address; listen on udp:%u, or on the group's address",
+			"is bound to another address; listen on udp:%u, or on the group's address",
 			l->name, address_port(&l->address));
 }
 

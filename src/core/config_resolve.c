@@ -26,8 +26,7 @@ static int check_identity(struct resolve *r)
 	if (!config_name_valid(s->name))
 		config_problem_add(r->problems, s->place, false,
 			"\"%s\" is not a service's name; write 1 to %d of A-Z a-z 0-9 _ . and -, "
-			"not "
-			"beginning with -",
+			"not beginning with -",
 			s->name, CONFIG_NAME_MAX);
 	if (s->user && !config_user_valid(s->user))
 		config_problem_add(r->problems, s->place, false,
@@ -101,21 +100,18 @@ static void check_ready_kind(struct resolve *r, struct config_place place, size_
 		if (n_lanes == 0)
 			config_problem_add(r->problems, place, false,
 				"ready by accept needs a TCP listener with steering; use notify, "
-				"exec or "
-				"delay");
+				"exec or delay");
 		else if (!ready->accept)
 			config_problem_add(r->problems, place, false,
 				"ready by accept and \"accept: false\" contradict each other; use "
-				"another "
-				"kind");
+				"another kind");
 		break;
 	case READY_HTTP:
 		if (n_lanes == 0)
 			config_problem_add(r->problems, place, false,
 				"ready by http needs a TCP listener with steering: on a queue that "
-				"both "
-				"generations share, the old one could answer; use notify, exec or "
-				"delay");
+				"both generations share, the old one could answer; use notify, "
+				"exec or delay");
 		break;
 	case READY_EXEC:
 		if (!ready->command || !ready->command[0])
@@ -126,8 +122,7 @@ static void check_ready_kind(struct resolve *r, struct config_place place, size_
 		if (ready->delay_usec >= ready->timeout_usec)
 			config_problem_add(r->problems, place, false,
 				"ready: the delay is not shorter than the timeout, so no worker "
-				"would "
-				"ever be ready");
+				"would ever be ready");
 		break;
 	case READY_FD:
 		check_ready_fd(r, place);
@@ -207,8 +202,7 @@ static int check_recycle(struct resolve *r)
 	if ((c->after_usec > 0 || c->memory > 0) && r->s->restart.policy == RESTART_NEVER)
 		config_problem_add(r->problems, config_place_or(c->place, r->s->place), false,
 			"recycle replaces workers, and \"restart: never\" forbids that; use "
-			"restart: "
-			"on-failure, or no recycle");
+			"restart: on-failure, or no recycle");
 	return 0;
 }
 

@@ -160,9 +160,7 @@ void service_retire_warm(struct service *s, uint64_t now, struct effects *ret)
 
 uint64_t service_empty_until(const struct generation *g, uint64_t now)
 {
-	uint64_t wait = MAX(g->policy.drain.kill_after_usec, USEC_PER_SEC);
-
-	return wait >= USEC_INFINITY - now ? USEC_INFINITY : now + wait;
+	return usec_add(now, MAX(g->policy.drain.kill_after_usec, USEC_PER_SEC));
 }
 
 /* Who is forgotten may be followed by another in the same lane, and by a stop that says that

@@ -7,11 +7,6 @@
 /* As generation.c has it for processes that do not die of SIGKILL at once. */
 #define KILL_AGAIN_USEC USEC_PER_SEC
 
-static uint64_t later(uint64_t now, uint64_t wait)
-{
-	return wait >= USEC_INFINITY - now ? USEC_INFINITY : now + wait;
-}
-
 static void add(struct effects *ret, enum effect_kind kind, const struct generation *g,
 	const struct worker *w)
 {
@@ -25,34 +20,34 @@ static void resume_worker(struct generation *g, struct worker *w, uint64_t now, 
 
 	switch (w->state) {
 	case WORKER_STARTING:
-		w->deadline_usec = later(now, g->policy.ready_timeout_usec);
+		w->deadline_usec = usec_add(now, g->policy.ready_timeout_usec);
 		add(ret, EFFECT_WATCH_READINESS, g, w);
 		break;
 	case WORKER_SETTLING:
-		w->deadline_usec = later(now, drain->settle_usec);
+		w->deadline_usec = usec_add(now, drain->settle_usec);
 		break;
 	case WORKER_EMPTYING:
-		w->deadline_usec = later(now, drain->settle_timeout_usec);
+		w->deadline_usec = usec_add(now, drain->settle_timeout_usec);
 		w->poll_usec = now;
 		break;
 	case WORKER_IDLING:
-		w->deadline_usec = later(now, drain->idle_wait_usec);
+		w->deadline_usec = usec_add(now, drain->idle_wait_usec);
 		w->poll_usec = now;
 		w->seen_idle = false;
 		break;
 	case WORKER_DRAINING:
-		w->deadline_usec = later(now, drain->timeout_usec);
+		w->deadline_usec = usec_add(now, drain->timeout_usec);
 		add(ret, EFFECT_SIGNAL_DRAIN, g, w);
 		break;
 	case WORKER_ESCALATED:
-		w->deadline_usec = later(now, drain->kill_after_usec);
+		w->deadline_usec = usec_add(now, drain->kill_after_usec);
 		/* With a drain.timeout of 0 one comes with the other. */
 		add(ret, EFFECT_SIGNAL_DRAIN, g, w);
 		add(ret, EFFECT_SIGNAL_TERM, g, w);
 		break;
 	case WORKER_KILLED:
 		/* It may have been told to abort, and be writing its core dump. */
-		w->deadline_usec = later(now, MAX(drain->kill_after_usec, KILL_AGAIN_USEC));
+		w->deadline_usec = usec_add(now, MAX(drain->kill_after_usec, KILL_AGAIN_USEC));
 		break;
 	case WORKER_STOPPED:
 	case WORKER_READY:
@@ -81,7 +76,7 @@ static void resume_rollout(struct service *s, uint64_t now, struct effects *ret)
 		return;
 	/* What nobody has watched proves nothing. */
 	r->soaked = false;
-	r->deadline_usec = r->from == 0 ? now : later(now, to->policy.soak_usec);
+	r->deadline_usec = r->from == 0 ? now : usec_add(now, to->policy.soak_usec);
 	rollout_verify_begin(s, ret);
 }
 

@@ -4,7 +4,8 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 /* The daemon is trusted with more than it trusts us with: a host's whole state in one message. */
 #define REPLY_MAX ((size_t)64 * 1024 * 1024)
@@ -42,21 +43,13 @@ int client_connect(const char *path, struct client *ret)
 	return 0;
 }
 
-static uint64_t now_usec(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
-}
-
 /* Wait for events until the moment deadline. 0, -ETIMEDOUT or -errno. */
 static int wait_until(int fd, short events, uint64_t deadline)
 {
 	struct pollfd p = {.fd = fd, .events = events};
 
 	for (;;) {
-		uint64_t now = now_usec(), left = deadline > now ? deadline - now : 0;
+		uint64_t now = monotonic_usec(), left = deadline > now ? deadline - now : 0;
 		int r = poll(&p, 1,
 			deadline == USEC_INFINITY
 				? -1
@@ -67,16 +60,14 @@ static int wait_until(int fd, short events, uint64_t deadline)
 			return 0;
 		if (r < 0 && errno != EINTR)
 			return -errno;
-		if (r == 0 && now_usec() >= deadline)
+		if (r == 0 && monotonic_usec() >= deadline)
 			return -ETIMEDOUT;
 	}
 }
 
 static uint64_t deadline_of(uint64_t timeout_usec)
 {
-	uint64_t now = now_usec();
-
-	return timeout_usec > USEC_INFINITY - now ? USEC_INFINITY : now + timeout_usec;
+	return usec_add(monotonic_usec(), timeout_usec);
 }
 
 void client_fds_done(struct client_fds *fds)
@@ -223,7 +214,7 @@ int client_wait(struct client *c, uint64_t timeout_usec, struct varlink_reply *r
 int client_call(struct client *c, const char *method, const json_t *parameters,
 	uint64_t timeout_usec, struct varlink_reply *ret)
 {
-	uint64_t started = now_usec(), spent;
+	uint64_t started = monotonic_usec(), spent;
 	int r;
 
 	r = client_send(c, method, parameters, false, timeout_usec);
@@ -231,6 +222,6 @@ int client_call(struct client *c, const char *method, const json_t *parameters,
 		return r;
 	if (timeout_usec == USEC_INFINITY)
 		return client_wait(c, timeout_usec, ret);
-	spent = now_usec() - started;
+	spent = monotonic_usec() - started;
 	return client_wait(c, timeout_usec > spent ? timeout_usec - spent : 0, ret);
 }

@@ -37,8 +37,7 @@ int context_connect(struct context *context, struct client *ret)
 	if (r == -ENOENT || r == -ECONNREFUSED || r == -ENOTDIR)
 		return problem_local(o, EXIT_NO_DAEMON,
 			"tenured does not run (%s %s); start it with `systemctl start "
-			"tenured%s%s`, "
-			"or `tenured -c FILE`, or say where it is with --socket",
+			"tenured%s%s`, or `tenured -c FILE`, or say where it is with --socket",
 			r == -ECONNREFUSED ? "nobody listens on" : "no socket at", path,
 			instance ? "@" : "", instance ? instance : "");
 	return problem_local(o, EXIT_NO_DAEMON, "cannot connect to %s: %s", path, strerror(-r));

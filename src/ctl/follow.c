@@ -365,7 +365,7 @@ static int begin(struct chase *c)
 static int prepare(struct chase *c)
 {
 	const struct follow *f = c->follow;
-	uint64_t timeout = c->context->options->timeout_usec, now = text_monotonic_usec();
+	uint64_t timeout = c->context->options->timeout_usec;
 	bool live = true;
 	int r;
 
@@ -385,7 +385,7 @@ static int prepare(struct chase *c)
 		return r;
 	for (size_t i = 0; i < f->n_calls; i++)
 		c->progress.rows[i].service = f->calls[i].service;
-	c->deadline_usec = timeout > USEC_INFINITY - now ? USEC_INFINITY : now + timeout;
+	c->deadline_usec = usec_add(text_monotonic_usec(), timeout);
 	c->signal_fd = context_signals();
 	return c->signal_fd < 0 ? c->signal_fd : 0;
 }

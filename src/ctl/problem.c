@@ -108,8 +108,8 @@ static void print_in_progress(struct words *w)
 {
 	output_error(w->o,
 		"%s: a rollout to generation %lld is in progress; wait for it (`tenurectl wait "
-		"%s`), "
-		"end it (`tenurectl abort %s`), or say --overlap=queue or --overlap=supersede",
+		"%s`), end it (`tenurectl abort %s`), or say --overlap=queue or "
+		"--overlap=supersede",
 		word(w, "service"), field_int(w->parameters, "generation", 0), word(w, "service"),
 		word(w, "service"));
 }
@@ -118,8 +118,7 @@ static void print_too_many(struct words *w)
 {
 	output_error(w->o,
 		"%s: generation %lld still drains, and no more than %lld may live at once; wait "
-		"until "
-		"it is gone, or raise drain.max_generations",
+		"until it is gone, or raise drain.max_generations",
 		word(w, "service"), field_int(w->parameters, "draining", 0),
 		field_int(w->parameters, "limit", 0));
 }

@@ -179,9 +179,7 @@ static void note_rollout(
 			field_int(rollout, "steps", 0));
 	note(o, prefix, PAINT_WARN,
 		"rollout %s (%s): %s%s%s, %s%s of new connections, %lld of %lld ready, for %s, "
-		"asked "
-		"by "
-		"%s",
+		"asked by %s",
 		generations ? generations : "?", field_text_or(rollout, "strategy", "?"),
 		streq(phase, "rollingBack") ? "rolling back" : phase, step ? step : "",
 		proof ? proof : "", text_percent(field_number(rollout, "traffic"), percent),
@@ -220,8 +218,7 @@ static void note_generations(
 
 			note(o, prefix, PAINT_DIM,
 				"generation %lld is kept warm for another %s%s: `tenurectl "
-				"rollback "
-				"%s` goes back to it at once",
+				"rollback %s` goes back to it at once",
 				field_int(generation, "number", 0),
 				text_span(until > now_usec ? until - now_usec : 0, span),
 				connections, field_text_or(service, "name", "?"));

@@ -5,6 +5,7 @@
 #include <time.h>
 #include <wchar.h>
 
+#include "base/clock.h"
 #include "base/utf8.h"
 
 /* The character of UTF-8 at s and its length; 0: the bytes are none. */
@@ -204,15 +205,6 @@ const char *text_percent(double percent, char buf[static TEXT_PERCENT_MAX])
 	return buf;
 }
 
-static uint64_t clock_usec(clockid_t clock)
-{
-	struct timespec t;
-
-	if (clock_gettime(clock, &t) < 0)
-		return 0;
-	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
-}
-
 uint64_t text_now_usec(void)
 {
 	return clock_usec(CLOCK_REALTIME);
@@ -220,5 +212,5 @@ uint64_t text_now_usec(void)
 
 uint64_t text_monotonic_usec(void)
 {
-	return clock_usec(CLOCK_MONOTONIC);
+	return monotonic_usec();
 }

@@ -41,8 +41,7 @@ static int ask_daemon(struct context *context, const char *word, const char *opt
 	execvp("tenured", argv);
 	return problem_local(&context->output, EXIT_FAILED,
 		"cannot run tenured, which knows the configuration: %s; looked beside tenurectl, "
-		"in %s "
-		"and in PATH",
+		"in %s and in PATH",
 		strerror(errno), TENURED_SBINDIR);
 }
 

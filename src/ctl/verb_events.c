@@ -228,8 +228,8 @@ static int look_at_all(struct context *context, enum rest *ret, const char **ret
 
 int verb_wait(struct context *context)
 {
-	uint64_t timeout = context->options->timeout_usec, started = text_monotonic_usec();
-	uint64_t deadline = timeout > USEC_INFINITY - started ? USEC_INFINITY : started + timeout;
+	uint64_t timeout = context->options->timeout_usec;
+	uint64_t deadline = usec_add(text_monotonic_usec(), timeout);
 	_cleanup_(watch_done) struct watch w = {
 		.context = context, .client = CLIENT_NULL, .signal_fd = -1, .sequence = -1};
 	struct output *o = &context->output;

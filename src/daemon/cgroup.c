@@ -2,13 +2,13 @@
 /* The part of the tree that is ours: how it is found, and who is where in it. */
 #include "daemon/cgroup.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 
 #include "daemon/cgroup_internal.h"
 #include "daemon/keeper.h"
 #include "daemon/log.h"
 #include "daemon/unit_job.h"
+#include "sys/directory.h"
 
 /* --- where it is ---------------------------------------------------------- */
 
@@ -24,6 +24,12 @@ static char *above(const char *path)
 	return strndup(path, (size_t)(last_part(path) - path) - 1);
 }
 
+/* Of a container, ourselves or with a keeper, below which we are then. */
+static bool is_first_process(void)
+{
+	return getpid() == 1 || keeper_pid() == 1;
+}
+
 /* The root of a cgroup namespace, or we would not be the first process of the pid namespace, or
  * below it; and nobody else has come into it. Like the container's own files it is for us then. */
 static bool is_containers_own(const char *path)
@@ -31,11 +37,10 @@ static bool is_containers_own(const char *path)
 	_cleanup_free_ char *mount = NULL, *events = xasprintf("%s/cgroup.events", path);
 	const pid_t ours[] = {getpid(), keeper_pid()};
 	_cleanup_close_ int fd = -1;
-	bool first = getpid() == 1 || keeper_pid() == 1;
 
 	/* The true root has no events, and is nobody's. */
-	if (!first || !events || access(events, F_OK) < 0 || cgroup_mount(&mount) < 0 ||
-		!streq(mount, path))
+	if (!is_first_process() || !events || access(events, F_OK) < 0 ||
+		cgroup_mount(&mount) < 0 || !streq(mount, path))
 		return false;
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return fd >= 0 && cgroup_has_others(fd, ours, keeper_pid() > 0 ? 2 : 1) == 0;
@@ -59,7 +64,7 @@ static int find_delegated(char **ret, bool *ret_moved)
 		return 0;
 	}
 	/* DelegateSubgroup= has put us below it. */
-	if (cgroup_is_delegated(parent) || (*ret_moved && (getpid() == 1 || keeper_pid() == 1))) {
+	if (cgroup_is_delegated(parent) || (*ret_moved && is_first_process())) {
 		*ret = TAKE_PTR(parent);
 		return 0;
 	}
@@ -114,8 +119,7 @@ static bool is_containers(const struct cgroups *c)
 {
 	_cleanup_free_ char *mount = NULL;
 
-	return (getpid() == 1 || keeper_pid() == 1) && cgroup_mount(&mount) >= 0 &&
-	       streq(mount, c->path);
+	return is_first_process() && cgroup_mount(&mount) >= 0 && streq(mount, c->path);
 }
 
 static int take(struct cgroups *c, bool moved)
@@ -282,18 +286,13 @@ static void sweep_one(struct manager *m, const char *name, bool kill)
 
 void cgroups_sweep(struct manager *m, bool kill)
 {
+	_cleanup_closedir_ DIR *directory = m->cgroups ? opendir(m->cgroups->path) : NULL;
 	const struct dirent *entry;
-	DIR *directory;
 
-	if (!m->cgroups)
-		return;
-	directory = opendir(m->cgroups->path);
 	while (directory && (entry = readdir(directory)))
 		if (entry->d_type == DT_DIR && looks_ours(entry->d_name) &&
 			!is_known(m, entry->d_name))
 			sweep_one(m, entry->d_name, kill);
-	if (directory)
-		(void)closedir(directory);
 }
 
 /* --- tenured check -------------------------------------------------------- */

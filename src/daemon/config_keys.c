@@ -293,8 +293,7 @@ static int read_duration(
 	if (q < 0)
 		error_at(r, value,
 			"%s: \"%s\" is not a duration; write a number and a unit, such as 250ms, "
-			"30s, "
-			"10m or 24h",
+			"30s, 10m or 24h",
 			key->name, text);
 	else
 		*(uint64_t *)target = usec;
@@ -316,8 +315,7 @@ static int read_size(
 	if (q < 0)
 		error_at(r, value,
 			"%s: \"%s\" is not a size; write a number of bytes, or with K, M or G, "
-			"such as "
-			"64K",
+			"such as 64K",
 			key->name, text);
 	else
 		*(uint64_t *)target = bytes;

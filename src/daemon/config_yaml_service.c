@@ -467,8 +467,7 @@ static int read_output(
 	if (!strchr(text, '/')) {
 		error_at(r, value,
 			"%s: \"%s\" is none of tee, journal, inherit, nor a file; a file's name "
-			"needs a "
-			"\"/\", such as ./%s",
+			"needs a \"/\", such as ./%s",
 			key->name, text, text);
 		return 0;
 	}

@@ -3,8 +3,8 @@
 
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "sys/listen.h"
 
 enum {
@@ -28,17 +28,9 @@ struct walk_place {
 	char name[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
 };
 
-static uint64_t clock_usec(clockid_t clock)
-{
-	struct timespec t;
-
-	(void)clock_gettime(clock, &t);
-	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
-}
-
 uint64_t walk_now(void)
 {
-	return clock_usec(CLOCK_MONOTONIC);
+	return monotonic_usec();
 }
 
 struct walk *walk_new(uint64_t now, bool backwards, walk_connection_fn function, void *userdata)

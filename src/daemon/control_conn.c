@@ -9,8 +9,8 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <syslog.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "sys/listen.h"
 
 enum {
@@ -548,14 +548,6 @@ const char *control_server_path(const struct control_server *server)
 unsigned control_server_n_connections(const struct control_server *server)
 {
 	return server->n_conns;
-}
-
-static uint64_t monotonic_usec(void)
-{
-	struct timespec ts = {0};
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * USEC_PER_SEC + (uint64_t)ts.tv_nsec / NSEC_PER_USEC;
 }
 
 void control_server_flush(struct control_server *server, uint64_t timeout_usec)

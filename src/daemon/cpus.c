@@ -5,6 +5,7 @@
 #include <sched.h>
 
 #include "daemon/manager.h"
+#include "sys/cgroup.h"
 
 static bool read_two(const char *path, long long *a, long long *b)
 {
@@ -24,19 +25,64 @@ static bool read_one(const char *path, long long *a)
 	return f && fscanf(f, "%lld", a) == 1;
 }
 
-/* The path of our group below its mount, for the hierarchy with that controller ("" is v2). */
-static bool own_group(const char *controller, char *ret, size_t size)
+/* Of a group, that is of all its processes: 0: no limit. */
+static unsigned quota_of(long long allowed, long long period)
+{
+	return allowed > 0 && period > 0 ? (unsigned)((allowed + period - 1) / period) : 0;
+}
+
+/* Version 2: the narrowest of our group's and those above it. */
+static unsigned quota_unified(void)
+{
+	_cleanup_free_ char *mount = NULL, *group = NULL;
+	unsigned narrowest = 0;
+
+	if (cgroup_mount(&mount) < 0)
+		return 0;
+	/* A container may see its part of the tree as if it were all. */
+	if (cgroup_own(&group) < 0)
+		group = strdup(mount);
+	for (char *end = group ? group + strlen(group) : NULL; end && end >= group + strlen(mount);
+		end = strrchr(group, '/')) {
+		_cleanup_free_ char *path = NULL;
+		long long allowed = 0, period = 0;
+		unsigned n;
+
+		*end = '\0';
+		path = xasprintf("%s/cpu.max", group);
+		if (!path || !read_two(path, &allowed, &period))
+			continue;
+		n = quota_of(allowed, period);
+		if (n > 0)
+			narrowest = narrowest > 0 ? MIN(narrowest, n) : n;
+	}
+	return narrowest;
+}
+
+static bool has_word(char *list, const char *word)
+{
+	char *save = NULL;
+
+	for (char *w = strtok_r(list, ",", &save); w; w = strtok_r(NULL, ",", &save))
+		if (streq(w, word))
+			return true;
+	return false;
+}
+
+/* Version 1: the path of our group below the mount of the controller "cpu". */
+static bool own_group(char *ret, size_t size)
 {
 	_cleanup_fclose_ FILE *f = fopen("/proc/self/cgroup", "re");
 	char line[512];
 
 	while (f && fgets(line, sizeof(line), f)) {
 		char *first = strchr(line, ':'), *second = first ? strchr(first + 1, ':') : NULL;
+
 		if (!second)
 			continue;
 		*second = '\0';
 		second[1 + strcspn(second + 1, "\n")] = '\0';
-		if (*controller ? strstr(first + 1, controller) != NULL : first[1] == '\0') {
+		if (has_word(first + 1, "cpu")) {
 			snprintf(ret, size, "%s", second + 1);
 			return true;
 		}
@@ -44,46 +90,19 @@ static bool own_group(const char *controller, char *ret, size_t size)
 	return false;
 }
 
-/* The narrowest of the group's and those above it. */
-static unsigned quota_above(char *group)
-{
-	unsigned narrowest = 0;
-
-	for (char *end = group + strlen(group); end; end = strrchr(group, '/')) {
-		long long allowed = 0, period = 0;
-		char path[512];
-
-		*end = '\0';
-		snprintf(path, sizeof(path), "/sys/fs/cgroup%s/cpu.max", group);
-		if (read_two(path, &allowed, &period) && allowed > 0 && period > 0) {
-			unsigned n = (unsigned)((allowed + period - 1) / period);
-
-			narrowest = narrowest > 0 ? MIN(narrowest, n) : n;
-		}
-	}
-	return narrowest;
-}
-
 static unsigned quota(void)
 {
 	long long allowed = 0, period = 0;
 	char group[256], path[512];
+	unsigned n = quota_unified();
 
-	if (own_group("", group, sizeof(group))) {
-		unsigned n = quota_above(group);
-
-		if (n > 0)
-			return n;
-	}
-	if (own_group("cpu", group, sizeof(group))) {
-		snprintf(path, sizeof(path), "/sys/fs/cgroup/cpu%s/cpu.cfs_quota_us", group);
-		if (!read_one(path, &allowed) || allowed <= 0)
-			return 0;
-		snprintf(path, sizeof(path), "/sys/fs/cgroup/cpu%s/cpu.cfs_period_us", group);
-		if (read_one(path, &period) && period > 0)
-			return (unsigned)((allowed + period - 1) / period);
-	}
-	return 0;
+	if (n > 0 || !own_group(group, sizeof(group)))
+		return n;
+	snprintf(path, sizeof(path), "/sys/fs/cgroup/cpu%s/cpu.cfs_quota_us", group);
+	if (!read_one(path, &allowed))
+		return 0;
+	snprintf(path, sizeof(path), "/sys/fs/cgroup/cpu%s/cpu.cfs_period_us", group);
+	return read_one(path, &period) ? quota_of(allowed, period) : 0;
 }
 
 void manager_cpus(struct cpu_set *ret)

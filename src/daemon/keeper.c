@@ -6,8 +6,8 @@
 #include <signal.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/parse.h"
 #include "core/keep.h"
 #include "daemon/keeper_exec.h"
@@ -47,14 +47,6 @@ struct keeper {
 	struct rlimit nofile; /* as we were given it */
 	pid_t daemon;	      /* 0: there is none */
 };
-
-static uint64_t now_usec(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
-}
 
 static bool is_child_of_keeper(void)
 {
@@ -208,7 +200,7 @@ static void step(struct keeper *k, struct keep_event e)
 {
 	struct keep_effects effects;
 
-	keep_step(&k->policy, &e, now_usec(), &effects);
+	keep_step(&k->policy, &e, monotonic_usec(), &effects);
 	say(k, &effects);
 	if (effects.signal && k->daemon > 0)
 		(void)kill(k->daemon, effects.signal);
@@ -310,7 +302,7 @@ static void reexec(struct keeper *k, int *asker)
 		return;
 	}
 	describe(k, &state);
-	(void)keeper_exec_begin(&k->exec, &state, now_usec(), asker);
+	(void)keeper_exec_begin(&k->exec, &state, monotonic_usec(), asker);
 }
 
 /* Only where the daemon is as it was when it asked. */
@@ -532,7 +524,7 @@ static int take_up(struct keeper *k, const struct keeper_state *state)
 	if (r < 0)
 		return r;
 	k->daemon = state->daemon;
-	keep_resume(&k->policy, WATCHDOG_USEC, state->watchdog_usec, now_usec());
+	keep_resume(&k->policy, WATCHDOG_USEC, state->watchdog_usec, monotonic_usec());
 	log_notice("keeper: replaced by version %s, pid %d, %zu descriptors are held",
 		PACKAGE_VERSION, (int)getpid(), k->store.n);
 	keeper_exec_tell(&k->exec.asker_fd, "replaced");
@@ -541,7 +533,8 @@ static int take_up(struct keeper *k, const struct keeper_state *state)
 
 static int timeout_msec(const struct keeper *k)
 {
-	uint64_t now = now_usec(), deadline = MIN(k->policy.deadline_usec, k->exec.deadline_usec);
+	uint64_t now = monotonic_usec(),
+		 deadline = MIN(k->policy.deadline_usec, k->exec.deadline_usec);
 
 	if (deadline == USEC_INFINITY)
 		return -1;
@@ -592,7 +585,7 @@ int keeper_run(const char *path, char *const *argv, char *const *whole)
 		read_signals(&k);
 		reap(&k);
 		step(&k, (struct keep_event){.kind = KEEP_TIME});
-		if (now_usec() >= k.exec.deadline_usec)
+		if (monotonic_usec() >= k.exec.deadline_usec)
 			keeper_exec_late(&k.exec);
 		if (k.policy.state == KEEP_ENDED)
 			break;

@@ -6,13 +6,9 @@
 
 #include "base/parse.h"
 #include "daemon/log.h"
-#include "sys/process.h"
 #include "sys/spawn.h"
 
-extern char **environ;
-
 enum { STATE_FORMAT = 1, STATE_WORDS = 7 };
-#define TRIAL_USEC (10 * USEC_PER_SEC)
 
 /* --- the state ------------------------------------------------------------ */
 
@@ -109,35 +105,17 @@ void keeper_exec_done(struct keeper_exec *x, const char *reason)
 
 static int spawn_trial(struct keeper_exec *x, const struct keeper_state *state)
 {
-	static char check[] = "--check-state";
-	char *argv[] = {x->path, check, NULL};
-	_cleanup_close_ int output = -1;
-	struct spawn_result result;
-	struct spawn_fd fds[2];
-	int pipe_fds[2], r;
+	struct reexec_trial trial;
+	int r = keeper_state_export(state);
 
-	if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) < 0)
-		return -errno;
-	x->output_fd = pipe_fds[0];
-	output = pipe_fds[1];
-	fds[0] = (struct spawn_fd){output, STDOUT_FILENO};
-	fds[1] = (struct spawn_fd){output, STDERR_FILENO};
-	r = keeper_state_export(state);
 	if (r >= 0)
-		r = spawn_process(&(struct spawn_request){.argv = argv,
-					  .path = x->path,
-					  .exec_fd = x->program,
-					  .envp = environ,
-					  .fds = fds,
-					  .n_fds = ARRAY_SIZE(fds),
-					  .directory_fd = -1,
-					  .cgroup_fd = -1},
-			&result);
+		r = reexec_try(x->program, x->path, -1, &trial);
 	(void)unsetenv(KEEPER_STATE_VARIABLE);
 	if (r < 0)
 		return r;
-	x->pid = result.pid;
-	close_fd(result.pidfd); /* SIGCHLD says when it ends */
+	x->pid = trial.pid;
+	x->output_fd = trial.output_fd;
+	close_fd(trial.pidfd); /* SIGCHLD says when it ends */
 	return 0;
 }
 
@@ -152,11 +130,7 @@ bool keeper_exec_begin(
 	}
 	*x = KEEPER_EXEC_NULL;
 	x->asker_fd = TAKE_FD(*asker);
-	r = process_own_path(&x->path);
-	if (r >= 0 && access(x->path, X_OK) < 0)
-		r = -errno;
-	if (r >= 0)
-		r = x->program = spawn_pin_executable(AT_FDCWD, x->path);
+	r = reexec_open_own(&x->path, &x->program);
 	if (r >= 0)
 		r = spawn_trial(x, state);
 	if (r < 0) {
@@ -164,7 +138,7 @@ bool keeper_exec_begin(
 			x, r == -ENOEXEC ? "it is no program of this machine" : strerror(-r));
 		return false;
 	}
-	x->deadline_usec = now_usec + TRIAL_USEC;
+	x->deadline_usec = now_usec + REEXEC_TRIAL_USEC;
 	return true;
 }
 

@@ -9,8 +9,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <systemd/sd-daemon.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/parse.h"
 #include "daemon/cgroup.h"
 #include "daemon/connections.h"
@@ -40,19 +40,13 @@
 
 uint64_t manager_now(struct manager *m)
 {
-	struct timespec t;
-
 	(void)m;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
+	return monotonic_usec();
 }
 
 uint64_t realtime_now(void)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_REALTIME, &t);
-	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
+	return clock_usec(CLOCK_REALTIME);
 }
 
 struct manager_service *manager_find(const struct manager *m, const char *name)

@@ -148,8 +148,7 @@ int manager_hold_end(struct manager *m, struct config **config, struct error *re
 		blind_begin(m->blind);
 	else
 		log_error("no service could be started: what an earlier daemon left serves on; put "
-			  "it "
-			  "right, then `tenurectl reload`");
+			  "it right, then `tenurectl reload`");
 	manager_changed(m);
 	return 0;
 }

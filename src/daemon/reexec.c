@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/reexec.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -12,13 +11,9 @@
 #include "daemon/state_save.h"
 #include "daemon/worker_process.h"
 #include "daemon/worker_store.h"
-#include "sys/process.h"
 #include "sys/spawn.h"
 
-extern char **environ;
-
-#define TRIAL_USEC (10 * USEC_PER_SEC)
-enum { STATE_FD = 3, OUTPUT_MAX = 4096, EXIT_USAGE = 2 };
+enum { OUTPUT_MAX = 4096, EXIT_USAGE = 2 };
 
 struct reexec {
 	struct manager *manager;
@@ -264,39 +259,20 @@ static int watch(struct reexec *x)
 		r = sd_event_source_set_priority(x->exit_source, PRIORITY_CHILD);
 	if (r >= 0)
 		r = sd_event_add_time_relative(
-			event, &x->timer, CLOCK_MONOTONIC, TRIAL_USEC, 0, on_late, x);
+			event, &x->timer, CLOCK_MONOTONIC, REEXEC_TRIAL_USEC, 0, on_late, x);
 	return r;
 }
 
 static int try_program(struct reexec *x, int state_fd)
 {
-	static char check[] = "--check-state";
-	char *argv[] = {x->path, check, NULL};
-	_cleanup_close_ int output = -1;
-	struct spawn_result result;
-	struct spawn_fd fds[3];
-	int pipe_fds[2], r;
+	struct reexec_trial trial;
+	int r = reexec_try(x->program, x->path, state_fd, &trial);
 
-	if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) < 0)
-		return -errno;
-	x->output_fd = pipe_fds[0];
-	output = pipe_fds[1];
-	fds[0] = (struct spawn_fd){output, STDOUT_FILENO};
-	fds[1] = (struct spawn_fd){output, STDERR_FILENO};
-	fds[2] = (struct spawn_fd){state_fd, STATE_FD};
-	r = spawn_process(&(struct spawn_request){.argv = argv,
-				  .path = x->path,
-				  .exec_fd = x->program,
-				  .envp = environ,
-				  .fds = fds,
-				  .n_fds = ARRAY_SIZE(fds),
-				  .directory_fd = -1,
-				  .cgroup_fd = -1},
-		&result);
 	if (r < 0)
 		return r;
-	x->pid = result.pid;
-	x->pidfd = result.pidfd;
+	x->pid = trial.pid;
+	x->pidfd = trial.pidfd;
+	x->output_fd = trial.output_fd;
 	return watch(x);
 }
 
@@ -323,14 +299,8 @@ static int prepare(struct manager *m, struct control_call *call, struct reexec *
 		.pidfd = -1,
 		.output_fd = -1};
 	*ret = x;
-	r = process_own_path(&x->path);
-	if (r < 0)
-		return r;
-	if (access(x->path, X_OK) < 0)
-		r = -errno;
-	if (r >= 0)
-		r = x->program = spawn_pin_executable(AT_FDCWD, x->path);
-	if (r < 0)
+	r = reexec_open_own(&x->path, &x->program);
+	if (r < 0 && x->path)
 		*reason = why_not_opened(r);
 	return r;
 }
@@ -390,7 +360,7 @@ int reexec_check_state(void)
 	(void)unsetenv(REEXEC_VARIABLE);
 	r = sd_event_new(&m.event);
 	if (r >= 0)
-		r = activation_add(&received, STATE_FD, "_s1");
+		r = activation_add(&received, REEXEC_STATE_FD, "_s1");
 	if (r >= 0)
 		r = store_new(&received, &m.store);
 	if (r >= 0)

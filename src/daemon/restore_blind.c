@@ -113,8 +113,7 @@ int blind_new(struct manager *m, struct blind **ret)
 	}
 	if (!m->stopping)
 		log_warning("%zu sockets and %zu workers of an earlier daemon are there: new "
-			    "workers are "
-			    "started beside them, and then they end",
+			    "workers are started beside them, and then they end",
 			b->n_sockets, b->n_processes);
 	*ret = b;
 	return 0;

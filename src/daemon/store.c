@@ -215,9 +215,8 @@ static void report_full(struct store *s)
 			s->max_setting);
 	else if (!s->full)
 		log_error("the keeper's store is full (%u descriptors, and some room for sockets; "
-			  "in a "
-			  "unit, %s= may be larger): what is made from now on does not survive if "
-			  "this process is killed",
+			  "in a unit, %s= may be larger): what is made from now on does not "
+			  "survive if this process is killed",
 			s->n_stored, s->max_setting);
 	s->full = true;
 }

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the keeper is told. It may have other things to do, or be stopped: then it is told later,
  * and the event loop does not wait for it. */
-#include <time.h>
-
+#include "base/clock.h"
 #include "daemon/log.h"
 #include "daemon/store_internal.h"
 
@@ -17,14 +16,6 @@
 #define BARRIER_AGAIN_USEC (30 * USEC_PER_SEC)
 #define SETTLE_USEC (2 * USEC_PER_SEC)
 #define END_USEC (250 * USEC_PER_MSEC)
-
-static uint64_t now_usec(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
-}
 
 void store_keeper_failed(struct store *s, int r)
 {
@@ -43,7 +34,7 @@ static bool is_behind(const struct store *s)
 /* May be waited for it once more? */
 static bool wait_for_room(struct store *s)
 {
-	uint64_t now = now_usec();
+	uint64_t now = monotonic_usec();
 	bool room;
 
 	if (is_behind(s))
@@ -55,7 +46,7 @@ static bool wait_for_room(struct store *s)
 	if (s->patience_usec == 0)
 		return false;
 	room = fdstore_wait(&s->keeper, s->patience_usec) >= 0;
-	s->patience_usec -= MIN(s->patience_usec, now_usec() - now);
+	s->patience_usec -= MIN(s->patience_usec, monotonic_usec() - now);
 	return room;
 }
 
@@ -162,10 +153,10 @@ void store_catch_up(struct store *s)
 
 static void catch_up_for(struct store *s, uint64_t usec)
 {
-	uint64_t until = now_usec() + usec, now;
+	uint64_t until = monotonic_usec() + usec, now;
 
 	store_catch_up(s);
-	while (is_behind(s) && (now = now_usec()) < until &&
+	while (is_behind(s) && (now = monotonic_usec()) < until &&
 		fdstore_wait(&s->keeper, until - now) >= 0)
 		store_catch_up(s);
 }
@@ -199,7 +190,7 @@ int store_watch(struct store *s, sd_event *event)
 
 void store_barrier(struct store *s)
 {
-	uint64_t now = now_usec();
+	uint64_t now = monotonic_usec();
 	int r;
 
 	if (!s || s->keeper.fd < 0)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The records, and the memfd they are written to. */
-#include <time.h>
-
+#include "base/clock.h"
 #include "daemon/log.h"
 #include "daemon/store_internal.h"
 #include "sys/state_file.h"
@@ -13,14 +12,6 @@ enum {
 	ANEW_BYTES = 256 << 10,
 	ANEW_TIMES = 4,
 };
-
-static uint64_t now_usec(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
-}
 
 /* --- reading -------------------------------------------------------------- */
 
@@ -313,12 +304,12 @@ void store_commit(struct store *s)
 	store_catch_up(s);
 	if (!store_is_kept(s) || (s->pending.len == 0 && !s->anew))
 		return;
-	begin = now_usec();
+	begin = monotonic_usec();
 	r = open_file(s);
 	if (r >= 0)
 		r = s->anew || has_grown(s) ? write_anew(s) : write_changes(s);
 	s->figures.n_commits++;
-	s->figures.commit_usec += now_usec() - begin;
+	s->figures.commit_usec += monotonic_usec() - begin;
 	if (r < 0) {
 		s->anew = true;
 		if (!s->write_failed)

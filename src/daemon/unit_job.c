@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/unit_job.h"
 
-#include <time.h>
-
 #include <systemd/sd-bus.h>
 
-#include "base/util.h"
+#include "base/clock.h"
 #include "daemon/log.h"
 
 #define SYSTEMD "org.freedesktop.systemd1"
@@ -33,18 +31,10 @@ static void question_done(struct question *q)
 
 #define _cleanup_question_ _cleanup_(question_done)
 
-static uint64_t now_usec(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
-}
-
 /* How long it may still take; 1: it is over. */
 static uint64_t remaining(const struct question *q)
 {
-	uint64_t now = now_usec();
+	uint64_t now = monotonic_usec();
 
 	return now < q->until_usec ? q->until_usec - now : 1;
 }
@@ -76,7 +66,7 @@ static int wait_ready(struct question *q)
 			continue;
 		if (r < 0)
 			return r;
-		if (now_usec() >= q->until_usec)
+		if (monotonic_usec() >= q->until_usec)
 			return -ETIMEDOUT;
 		r = sd_bus_wait(q->bus, remaining(q));
 		if (r < 0 && r != -EINTR)
@@ -91,7 +81,7 @@ static int question_begin(struct question *q, uint64_t usec)
 	bool user = getenv("MANAGERPID") != NULL;
 	int r = 0;
 
-	q->until_usec = now_usec() + usec;
+	q->until_usec = monotonic_usec() + usec;
 	if (user || geteuid() != 0 || open_private(&q->bus) < 0)
 		r = user ? sd_bus_open_user(&q->bus) : sd_bus_open_system(&q->bus);
 	return r < 0 ? r : wait_ready(q);

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What KillMode=process leaves alive is wanted by the next daemon, and by nobody when there will be
  * none: systemd.service(5), ExecStopPost=. */
+#include <fcntl.h>
+#include <signal.h>
 #include <time.h>
 
 #include "base/util.h"
 #include "daemon/cgroup.h"
 #include "daemon/log.h"
 #include "daemon/unit_job.h"
-#include "sys/cgroup_members.h"
+#include "sys/cgroup.h"
+#include "sys/process.h"
 
 enum { TERM_MSEC = 2000, KILL_MSEC = 5000, STEP_MSEC = 20 };
 
@@ -30,7 +33,52 @@ static bool goes_on(void)
 	}
 }
 
-/* How many are left after at most that time. variable: see cgroup_signal_members(). */
+static bool has_variable(pid_t pid, const char *name)
+{
+	_cleanup_free_ char *value = NULL;
+
+	return process_environment(pid, name, &value) >= 0;
+}
+
+static bool is_among(pid_t pid, const pid_t *list, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (list[i] == pid)
+			return true;
+	return false;
+}
+
+/* Send the signal (0: none) to all in the unit's cgroup but us and the unit's own commands.
+ * variable: only to those that were started with an environment variable of this name, or NULL. How
+ * many there are, or -errno. */
+static int signal_all(const char *cgroup, const char *variable, int signal)
+{
+	_cleanup_close_ int fd = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC), control = -1;
+	_cleanup_free_ pid_t *pids = NULL, *commands = NULL;
+	size_t n_pids = 0, n_commands = 0;
+	int r = fd < 0 ? -errno : cgroup_processes(fd, &pids, &n_pids), n = 0;
+
+	/* After the whole: of those that it has, none is missed. */
+	if (r >= 0) {
+		r = cgroup_open(fd, CGROUP_CONTROL, &control);
+		r = r >= 0	   ? cgroup_processes(control, &commands, &n_commands)
+		    : r == -ENOENT ? 0
+				   : r;
+	}
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n_pids; i++) {
+		if (pids[i] == getpid() || is_among(pids[i], commands, n_commands) ||
+			(variable && !has_variable(pids[i], variable)))
+			continue;
+		n++;
+		if (signal != 0)
+			(void)kill(pids[i], signal);
+	}
+	return n;
+}
+
+/* How many are left after at most that time. variable: as above. */
 static int end_them(const char *cgroup, const char *variable, int signal, unsigned msec)
 {
 	const struct timespec step = {.tv_nsec = STEP_MSEC * 1000000L};
@@ -38,8 +86,7 @@ static int end_them(const char *cgroup, const char *variable, int signal, unsign
 
 	for (unsigned waited = 0; waited <= msec; waited += STEP_MSEC) {
 		/* Whoever was forked meanwhile is told to end too; for SIGTERM once is enough. */
-		n = cgroup_signal_members(cgroup, CGROUP_CONTROL, variable,
-			waited == 0 || signal == SIGKILL ? signal : 0);
+		n = signal_all(cgroup, variable, waited == 0 || signal == SIGKILL ? signal : 0);
 		if (n <= 0)
 			break;
 		(void)nanosleep(&step, NULL);
@@ -104,7 +151,7 @@ void unit_end_leftovers(void)
 	/* Only workers: who else is there may belong to a command before us. */
 	static const char variable[] = "TENURE_SERVICE";
 	_cleanup_free_ char *cgroup = unit_is_main_process() ? cgroups_unit() : NULL;
-	int n = cgroup ? cgroup_signal_members(cgroup, CGROUP_CONTROL, variable, 0) : 0;
+	int n = cgroup ? signal_all(cgroup, variable, 0) : 0;
 
 	if (n <= 0)
 		return;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sys/cgroup.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <signal.h>
@@ -10,14 +9,10 @@
 #include <sys/vfs.h>
 #include <sys/xattr.h>
 
+#include "sys/directory.h"
+
 /* Trees deeper than that are nobody's by mistake. */
 enum { DEPTH_MAX = 32, KILL_ROUNDS = 1000, TEXT_MAX = 4096 };
-
-static void closedir_p(DIR **d)
-{
-	if (*d)
-		closedir(*d);
-}
 
 /* --- names ---------------------------------------------------------------- */
 
@@ -243,7 +238,7 @@ int cgroup_make(int directory, const char *name, int *ret)
 static int for_each_below(
 	int fd, int (*function)(int fd, const char *name, void *userdata), void *userdata)
 {
-	_cleanup_(closedir_p) DIR *directory = NULL;
+	_cleanup_closedir_ DIR *directory = NULL;
 	/* Of its own: the position belongs to the open file, not to the descriptor. */
 	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
 	const struct dirent *entry;

@@ -4,8 +4,9 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <sys/un.h>
+
+#include "base/clock.h"
 
 static int connect_to(const char *name)
 {
@@ -144,18 +145,10 @@ int fdstore_wait(const struct fdstore *s, uint64_t timeout_usec)
 	return wait_for(s->fd, POLLOUT, timeout_usec);
 }
 
-static uint64_t now_usec(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
-}
-
 int fdstore_barrier(struct fdstore *s, uint64_t timeout_usec)
 {
 	_cleanup_close_ int ours = -1, theirs = -1;
-	uint64_t until = now_usec() + timeout_usec, now;
+	uint64_t until = monotonic_usec() + timeout_usec, now;
 	char text[] = "BARRIER=1";
 	int pipe_fds[2], r;
 
@@ -164,14 +157,14 @@ int fdstore_barrier(struct fdstore *s, uint64_t timeout_usec)
 	ours = pipe_fds[0];
 	theirs = pipe_fds[1];
 	while ((r = say(s, text, theirs)) == -EAGAIN) {
-		now = now_usec();
+		now = monotonic_usec();
 		if (now >= until || fdstore_wait(s, until - now) < 0)
 			return -ETIMEDOUT;
 	}
 	if (r < 0)
 		return r;
 	theirs = close_fd(theirs);
-	now = now_usec();
+	now = monotonic_usec();
 	/* The other end is closed when its turn has come. */
 	return wait_for(ours, 0, now < until ? until - now : 0);
 }

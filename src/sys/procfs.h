@@ -2,16 +2,7 @@
 /* What the readers of /proc share. */
 #pragma once
 
-#include <dirent.h>
-
-#include "base/util.h"
-
-static inline void closedir_p(DIR **d)
-{
-	if (*d)
-		closedir(*d);
-}
-#define _cleanup_closedir_ _cleanup_(closedir_p)
+#include "sys/directory.h"
 
 /* A process that ends shows it in several ways; one that may not be looked into in two. */
 static inline int procfs_error(int error)

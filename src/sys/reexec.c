@@ -8,10 +8,59 @@
 
 #include "base/buffer.h"
 #include "base/parse.h"
+#include "sys/process.h"
+#include "sys/spawn.h"
 
 extern char **environ;
 
 enum { MAP_MAX = 16 << 20 };
+
+int reexec_open_own(char **path, int *ret_program)
+{
+	int r = process_own_path(path);
+
+	if (r < 0)
+		return r;
+	if (access(*path, X_OK) < 0)
+		return -errno;
+	r = spawn_pin_executable(AT_FDCWD, *path);
+	if (r < 0)
+		return r;
+	*ret_program = r;
+	return 0;
+}
+
+int reexec_try(int program, char *path, int state_fd, struct reexec_trial *ret)
+{
+	static char check[] = "--check-state";
+	char *argv[] = {path, check, NULL};
+	_cleanup_close_ int ours = -1, theirs = -1;
+	struct spawn_result result;
+	struct spawn_fd fds[3];
+	int pipe_fds[2], r;
+
+	if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) < 0)
+		return -errno;
+	ours = pipe_fds[0];
+	theirs = pipe_fds[1];
+	fds[0] = (struct spawn_fd){theirs, STDOUT_FILENO};
+	fds[1] = (struct spawn_fd){theirs, STDERR_FILENO};
+	fds[2] = (struct spawn_fd){state_fd, REEXEC_STATE_FD};
+	r = spawn_process(&(struct spawn_request){.argv = argv,
+				  .path = path,
+				  .exec_fd = program,
+				  .envp = environ,
+				  .fds = fds,
+				  .n_fds = state_fd >= 0 ? 3 : 2,
+				  .directory_fd = -1,
+				  .cgroup_fd = -1},
+		&result);
+	if (r < 0)
+		return r;
+	*ret = (struct reexec_trial){
+		.pid = result.pid, .pidfd = result.pidfd, .output_fd = TAKE_FD(ours)};
+	return 0;
+}
 
 static int set_cloexec(const struct reexec_fd *list, size_t n, bool on)
 {

@@ -4,17 +4,10 @@
 #include "sys/listen.h"
 
 #include <poll.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 enum { MEMBERS = 3, SELFTEST_USEC = 2000000 };
-
-static uint64_t now_usec(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
-}
 
 /* Every connection of the group to the socket with this index. */
 static void filter_to(struct sock_filter *ret, unsigned index)
@@ -33,7 +26,7 @@ static int expect(const int members[MEMBERS], const struct address *a, int expec
 {
 	_cleanup_close_ int client = -1, connection = -1;
 	struct pollfd p[MEMBERS];
-	uint64_t now = now_usec();
+	uint64_t now = monotonic_usec();
 	int r;
 
 	client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -77,7 +70,7 @@ int listen_selftest(void)
 {
 	_cleanup_(close_members) int members[MEMBERS] = {-1, -1, -1};
 	const struct listen_options options = {.socket_uid = (uid_t)-1};
-	uint64_t until = now_usec() + SELFTEST_USEC;
+	uint64_t until = monotonic_usec() + SELFTEST_USEC;
 	struct address a = {.kind = ADDRESS_TCP, .len = sizeof(a.in4)};
 	struct sock_filter filter;
 	struct sock_fprog program = {.len = 1, .filter = &filter};

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 # pylint: disable=wrong-import-position
 import harness
 import processes
-from daemon import Daemon, Manners, worker_service
+from daemon import Daemon, Manners, end_all, worker_service
 from udp import UdpLoad
 
 
@@ -65,18 +65,7 @@ def daemon(request, no_strays):  # pylint: disable=unused-argument
         return new.start() if start else new
 
     yield make
-    passed = not getattr(request.node, "failed_call", False)
-    problems = []
-    for one in reversed(made):
-        try:
-            if passed:
-                one.stop()
-        except Exception as error:  # pylint: disable=broad-except
-            problems.append(error)
-        finally:
-            one.remove()
-    if problems:
-        raise problems[0]
+    end_all(made, request)
 
 
 @pytest.fixture

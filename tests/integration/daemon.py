@@ -322,6 +322,22 @@ def worker_service(listen, *options, manners=None, **keys):
     return service
 
 
+def end_all(daemons, request):
+    """At the end of a test: each of these must end well on TERM, if the test has passed."""
+    passed = not getattr(request.node, "failed_call", False)
+    problems = []
+    for one in reversed(daemons):
+        try:
+            if passed:
+                one.stop()
+        except Exception as error:  # pylint: disable=broad-except
+            problems.append(error)
+        finally:
+            one.remove()
+    if problems:
+        raise problems[0]
+
+
 def monotonic_usec():
     """The clock of the load's times."""
     return int(time.monotonic() * 1e6)

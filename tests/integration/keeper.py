@@ -14,7 +14,7 @@ import threading
 import time
 
 import pytest
-from daemon import Daemon, Manners, worker_service
+from daemon import Daemon, Manners, end_all, worker_service
 from harness import free_port, wait_until
 from processes import Process, descendants
 
@@ -318,18 +318,7 @@ def kept(request, no_strays):  # pylint: disable=unused-argument
         return new
 
     yield make
-    passed = not getattr(request.node, "failed_call", False)
-    problems = []
-    for one in made:
-        try:
-            if passed:
-                one.stop()
-        except Exception as error:  # pylint: disable=broad-except
-            problems.append(error)
-        finally:
-            one.remove()
-    if problems:
-        raise problems[0]
+    end_all(made, request)
 
 
 def wait_settled(web, generation, timeout=30.0, warm=()):

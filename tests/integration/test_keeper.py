@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import BAD_CONFIG, FAILED, Daemon, worker_service
+from daemon import BAD_CONFIG, FAILED, Daemon, end_all, worker_service
 from harness import (
     SANITIZERS,
     TENURECTL,
@@ -39,18 +39,7 @@ def kept(request, no_strays):  # pylint: disable=unused-argument
     """kept(...) as the fixture `web`, with a keeper."""
     made = request.node.daemons = []
     yield lambda *options, **keys: make_kept(made, *options, **keys)
-    passed = not getattr(request.node, "failed_call", False)
-    problems = []
-    for one in made:
-        try:
-            if passed:
-                one.stop()
-        except Exception as error:  # pylint: disable=broad-except
-            problems.append(error)
-        finally:
-            one.remove()
-    if problems:
-        raise problems[0]
+    end_all(made, request)
 
 
 def environment_of(pid):

@@ -15,7 +15,7 @@ import pytest
 
 import daemon as daemon_module
 import harness
-from daemon import DONE, FAILED, Daemon, Manners, worker_service
+from daemon import DONE, FAILED, Daemon, Manners, end_all, worker_service
 from harness import SANITIZERS, TENURECTL, WORKER, assert_clean, clean_environment, free_port, http_get, wait_until
 from keeper import KeptDaemon
 from own_keeper import Contained, OwnKeeper, wait_no_zombies
@@ -62,18 +62,7 @@ def made(request, no_strays):  # pylint: disable=unused-argument
         return new
 
     yield make
-    passed = not getattr(request.node, "failed_call", False)
-    problems = []
-    for one in all_made:
-        try:
-            if passed:
-                one.stop()
-        except Exception as error:  # pylint: disable=broad-except
-            problems.append(error)
-        finally:
-            one.remove()
-    if problems:
-        raise problems[0]
+    end_all(all_made, request)
 
 
 @pytest.fixture

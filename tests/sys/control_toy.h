@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "daemon/control_conn.h"
 #include "../unit/unit.h"
 
@@ -120,10 +121,7 @@ static inline void teardown(void)
 
 static inline uint64_t now_usec(void)
 {
-	struct timespec ts;
-
-	ck_assert_int_eq(clock_gettime(CLOCK_MONOTONIC, &ts), 0);
-	return (uint64_t)ts.tv_sec * USEC_PER_SEC + (uint64_t)ts.tv_nsec / NSEC_PER_USEC;
+	return monotonic_usec();
 }
 
 /* Let the server do all it can at once; wait at most this long for the first of it. */

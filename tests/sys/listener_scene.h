@@ -4,7 +4,6 @@
 #pragma once
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <sys/socket.h>
 
 #include "daemon/manager.h"
@@ -18,18 +17,6 @@ static struct manager scene;
 static struct manager_service *service;
 static struct listener_config wanted; /* what scene_open() opens */
 static size_t scene_fds;
-
-static inline size_t scene_count_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	size_t n = 0;
-
-	ck_assert_ptr_nonnull(d);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
 
 /* 127.0.0.1 with a port that nobody has on any address: below those that the kernel gives to
  * clients, which could take it at any moment. */
@@ -57,7 +44,7 @@ static inline void scene_set_up(void)
 	_cleanup_error_ struct error error = ERROR_NULL;
 	struct service_config config;
 
-	scene_fds = scene_count_fds();
+	scene_fds = count_fds();
 	scene = (struct manager){.sockdiag_fd = sockdiag_open()};
 	ck_assert_int_ge(scene.sockdiag_fd, 0);
 	scene.connected_leaves = listen_connected_leaves() > 0;
@@ -83,7 +70,7 @@ static inline void scene_tear_down(void)
 	}
 	scene.event = sd_event_unref(scene.event);
 	scene.sockdiag_fd = close_fd(scene.sockdiag_fd);
-	ck_assert_uint_eq(scene_count_fds(), scene_fds);
+	ck_assert_uint_eq(count_fds(), scene_fds);
 }
 
 /* Whatever the loop has to do. */

@@ -6,9 +6,11 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "sys/listen.h"
 #include "../unit/unit.h"
 
@@ -18,10 +20,7 @@
 
 static inline uint64_t now_usec(void)
 {
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / NSEC_PER_USEC;
+	return monotonic_usec();
 }
 
 static inline struct address address_of(const char *text)
@@ -60,6 +59,14 @@ static inline bool is_readable(int fd, int msec)
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 
 	return poll(&p, 1, msec) == 1 && (p.revents & POLLIN);
+}
+
+static inline uint64_t fd_inode(int fd)
+{
+	struct stat st;
+
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	return st.st_ino;
 }
 
 static inline void make_directory(char path[static 32])

@@ -25,11 +25,6 @@ static void collect(const char *line, size_t len, void *userdata)
 	l->n++;
 }
 
-static void put(int fd, const char *text)
-{
-	ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
-}
-
 static uint64_t storage(const struct capture *c)
 {
 	struct stat st;
@@ -50,13 +45,13 @@ START_TEST(lines_and_pieces)
 	ck_assert(fcntl(fd, F_GETFD) & FD_CLOEXEC);
 	ck_assert(fcntl(c.fd, F_GETFD) & FD_CLOEXEC);
 	ck_assert_int_eq(capture_read(&c, CHUNK, collect, &l), 0);
-	put(fd, "one\ntwo\n\nthr");
+	put_text(fd, "one\ntwo\n\nthr");
 	ck_assert_int_eq(capture_read(&c, CHUNK, collect, &l), 12);
 	ck_assert_uint_eq(l.n, 3);
-	put(fd, "ee");
+	put_text(fd, "ee");
 	ck_assert_int_eq(capture_read(&c, CHUNK, collect, &l), 2);
 	ck_assert_uint_eq(l.n, 3);
-	put(fd, "\nend");
+	put_text(fd, "\nend");
 	/* In small steps. */
 	ck_assert_int_eq(capture_read(&c, 1, collect, &l), 1);
 	ck_assert_int_eq(capture_read(&c, 2, collect, &l), 2);
@@ -87,7 +82,7 @@ START_TEST(long_lines_are_split)
 	memset(text, 'x', sizeof(text));
 	text[sizeof(text) - 1] = '\n';
 	ck_assert_int_eq(write(fd, text, sizeof(text)), sizeof(text));
-	put(fd, "short\n");
+	put_text(fd, "short\n");
 	while (capture_read(&c, 1000, collect, &l) > 0)
 		;
 	ck_assert_uint_eq(l.n, 5);
@@ -260,9 +255,9 @@ START_TEST(quota_cuts_at_a_line)
 	struct lines l = {.list = NULL};
 
 	ck_assert_int_eq(capture_open(&c, 10, &fd), 0);
-	put(fd, "begun");
+	put_text(fd, "begun");
 	ck_assert_int_eq(capture_read(&c, CHUNK, collect, &l), 5);
-	put(fd, " first\nsecond line\nx\n");
+	put_text(fd, " first\nsecond line\nx\n");
 	ck_assert_int_eq(capture_read(&c, CHUNK, collect, &l), 5);
 	ck_assert_uint_eq(l.n, 2);
 	ck_assert_str_eq(l.list[0], "begun");
@@ -281,13 +276,13 @@ START_TEST(opened_by_name_and_truncated)
 	char path[32];
 
 	ck_assert_int_eq(capture_open(&c, QUOTA, &fd), 0);
-	put(fd, "before, a longer line\n");
+	put_text(fd, "before, a longer line\n");
 	ck_assert_int_gt(capture_read(&c, CHUNK, collect, &l), 0);
 	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	again = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
 	ck_assert_int_ge(again, 0);
-	put(again, "by name\n");
-	put(fd, "after\n");
+	put_text(again, "by name\n");
+	put_text(fd, "after\n");
 	ck_assert_int_gt(capture_read(&c, CHUNK, collect, &l), 0);
 	ck_assert_uint_eq(l.n, 3);
 	ck_assert_str_eq(l.list[1], "by name");
@@ -315,7 +310,7 @@ START_TEST(tail_is_the_last_and_harmless)
 		_cleanup_free_ char *tail = NULL;
 
 		ck_assert_int_eq(capture_open(&c, QUOTA, &fd), 0);
-		put(fd, cases[i].in);
+		put_text(fd, cases[i].in);
 		ck_assert_int_gt(capture_read(&c, CHUNK, NULL, NULL), 0);
 		tail = capture_tail(&c);
 		ck_assert_str_eq(tail, cases[i].out);
@@ -357,7 +352,7 @@ START_TEST(restored)
 	int copy, not_a_file;
 
 	ck_assert_int_eq(capture_open(&c, QUOTA, &fd), 0);
-	put(fd, "seen\nnot seen\n");
+	put_text(fd, "seen\nnot seen\n");
 	ck_assert_int_eq(capture_read(&c, 5, collect, &l), 5);
 	copy = fcntl(c.fd, F_DUPFD_CLOEXEC, 0);
 	ck_assert_int_eq(capture_restore_take(&again, &copy, c.offset, QUOTA), 0);

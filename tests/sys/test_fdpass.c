@@ -18,14 +18,6 @@ static void teardown(void)
 	close_fd(pair[1]);
 }
 
-static uint64_t inode_of(int fd)
-{
-	struct stat st;
-
-	ck_assert_int_eq(fstat(fd, &st), 0);
-	return st.st_ino;
-}
-
 /* The lowest number that is free: how many are leaked, when it has grown. */
 static int next_free(void)
 {
@@ -52,7 +44,7 @@ START_TEST(there_and_back)
 	ck_assert_str_eq(text, "hello");
 	ck_assert_uint_eq(got, n);
 	for (size_t i = 0; i < n; i++) {
-		ck_assert_uint_eq(inode_of(received[i]), inode_of(sent[i]));
+		ck_assert_uint_eq(fd_inode(received[i]), fd_inode(sent[i]));
 		ck_assert(fcntl(received[i], F_GETFD) & FD_CLOEXEC);
 		close(sent[i]);
 		close(received[i]);

@@ -4,25 +4,7 @@
 
 #include <sys/stat.h>
 
-#include "sys/notify_socket.h"
-#include "sys_test.h"
-
-static int keeper = -1;
-static char *address;
-
-static void setup(void)
-{
-	ck_assert_int_eq(notify_socket_open(&keeper, &address), 0);
-	ck_assert_int_eq(setenv("NOTIFY_SOCKET", address, 1), 0);
-}
-
-static void teardown(void)
-{
-	keeper = close_fd(keeper);
-	free(address);
-	address = NULL;
-	ck_assert_int_eq(unsetenv("NOTIFY_SOCKET"), 0);
-}
+#include "keeper_scene.h"
 
 static struct fdstore connect_store(void)
 {
@@ -31,14 +13,6 @@ static struct fdstore connect_store(void)
 	ck_assert_int_eq(fdstore_open(&s), 1);
 	ck_assert(fcntl(s.fd, F_GETFD) & FD_CLOEXEC);
 	return s;
-}
-
-static uint64_t inode_of(int fd)
-{
-	struct stat st;
-
-	ck_assert_int_eq(fstat(fd, &st), 0);
-	return st.st_ino;
 }
 
 START_TEST(nobody_there)
@@ -86,7 +60,7 @@ START_TEST(push_and_remove)
 	ck_assert_str_eq(d.data, "FDSTORE=1\nFDNAME=_l1k\nFDPOLL=0");
 	ck_assert_int_eq(d.pid, getpid());
 	ck_assert_uint_eq(d.n_fds, 1);
-	ck_assert_uint_eq(inode_of(d.fds[0]), inode_of(fd));
+	ck_assert_uint_eq(fd_inode(d.fds[0]), fd_inode(fd));
 	notify_datagram_close(&d);
 
 	ck_assert_int_eq(fdstore_remove(&s, "_l1k"), 0);
@@ -186,7 +160,7 @@ START_TEST(replaced)
 
 	keeper = close_fd(keeper);
 	ck_assert_int_eq(fdstore_remove(&s, "_l1"), -ECONNREFUSED);
-	keeper = notify_socket_reopen(address);
+	keeper = notify_socket_reopen(keeper_address);
 	ck_assert_int_ge(keeper, 0);
 	ck_assert_int_eq(fdstore_remove(&s, "_l2"), 0);
 	ck_assert_int_eq(notify_socket_receive(keeper, &d), 0);
@@ -204,7 +178,7 @@ int main(void)
 	SRunner *runner;
 	int n_failed;
 
-	tcase_add_checked_fixture(tcase, setup, teardown);
+	tcase_add_checked_fixture(tcase, keeper_setup, keeper_teardown);
 	tcase_set_timeout(tcase, 60);
 	for (size_t i = 0; i < ARRAY_SIZE(tests); i++)
 		tcase_add_test(tcase, tests[i]);

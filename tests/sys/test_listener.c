@@ -441,7 +441,7 @@ static void refused(int code, const char *first, const char *second)
 {
 	_cleanup_error_ struct error error = ERROR_NULL;
 	struct listener *l = NULL;
-	size_t n = scene_count_fds();
+	size_t n = count_fds();
 
 	ck_assert_int_eq(listener_open(service, &wanted, 0, true, 0, &l, &error), code);
 	ck_assert_ptr_null(l);
@@ -449,7 +449,7 @@ static void refused(int code, const char *first, const char *second)
 		first);
 	ck_assert_msg(strstr(error_message(&error), second), "%s: not \"%s\"",
 		error_message(&error), second);
-	ck_assert_uint_eq(scene_count_fds(), n);
+	ck_assert_uint_eq(count_fds(), n);
 }
 
 START_TEST(who_has_the_port)

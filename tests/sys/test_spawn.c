@@ -7,14 +7,6 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
-static uint64_t inode_of(int fd)
-{
-	struct stat st;
-
-	ck_assert_int_eq(fstat(fd, &st), 0);
-	return st.st_ino;
-}
-
 static unsigned count_descriptors(const char *text)
 {
 	unsigned n = 0;
@@ -52,8 +44,8 @@ START_TEST(exactly_its_own_descriptors)
 
 	ck_assert_probe(text, "fd0", "null");
 	ck_assert_probe(text, "fd2", "null");
-	ck_assert_probe_number(text, "fd3", inode_of(with_cloexec));
-	ck_assert_probe_number(text, "fd9", inode_of(with_cloexec));
+	ck_assert_probe_number(text, "fd3", fd_inode(with_cloexec));
+	ck_assert_probe_number(text, "fd9", fd_inode(with_cloexec));
 	ck_assert_uint_eq(count_descriptors(text), 5);
 	/* And ours are as they were. */
 	ck_assert_int_eq(fcntl(stray[0], F_GETFD), 0);
@@ -93,7 +85,7 @@ START_TEST(permuted_descriptors)
 		for (int i = 0; i < 6; i++) {
 			_cleanup_free_ char *key = xasprintf("fd%d", FIRST + i);
 
-			ck_assert_probe_number(text, key, inode_of(FIRST + maps[m][i]));
+			ck_assert_probe_number(text, key, fd_inode(FIRST + maps[m][i]));
 		}
 		ck_assert_uint_eq(count_descriptors(text), 9);
 	}
@@ -144,7 +136,7 @@ START_TEST(many_descriptors)
 		fds[i] = (struct spawn_fd){.source = source, .target = 3 + 5 * i};
 	_cleanup_free_ char *text = probe_run(&request, fds, 60);
 	ck_assert_uint_eq(count_descriptors(text), 63);
-	ck_assert_probe_number(text, "fd298", inode_of(source));
+	ck_assert_probe_number(text, "fd298", fd_inode(source));
 	close(source);
 }
 END_TEST

@@ -2,11 +2,8 @@
 /* The store of descriptors, with a keeper that does not always read. */
 #include "daemon/store.h"
 
-#include "sys/notify_socket.h"
-#include "sys_test.h"
+#include "keeper_scene.h"
 
-static int keeper = -1;
-static char *address;
 static struct store *store;
 static sd_event *event;
 
@@ -14,8 +11,7 @@ static void setup(void)
 {
 	struct activation nothing = {.sockets = NULL};
 
-	ck_assert_int_eq(notify_socket_open(&keeper, &address), 0);
-	ck_assert_int_eq(setenv("NOTIFY_SOCKET", address, 1), 0);
+	keeper_setup();
 	ck_assert_int_eq(store_new(&nothing, &store), 0);
 	ck_assert_ptr_nonnull(store);
 	ck_assert_int_ge(sd_event_new(&event), 0);
@@ -27,8 +23,7 @@ static void teardown(void)
 	keeper = close_fd(keeper); /* nobody waits for it at the end */
 	store = store_free(store);
 	event = sd_event_unref(event);
-	free(address);
-	ck_assert_int_eq(unsetenv("NOTIFY_SOCKET"), 0);
+	keeper_teardown();
 }
 
 /* How many messages there are that begin so; all are read. */
@@ -121,12 +116,12 @@ START_TEST(keeper_is_replaced)
 	ck_assert_uint_gt(store_add(store, STORED_OUTPUT, fd), 0);
 	ck_assert_uint_eq(read_all("FDSTORE=1"), 1);
 	keeper = close_fd(keeper);
-	keeper = notify_socket_reopen(address);
+	keeper = notify_socket_reopen(keeper_address);
 	ck_assert_int_ge(keeper, 0);
 	ck_assert_uint_gt(store_add(store, STORED_OUTPUT, make_fd()), 0);
 	ck_assert_uint_eq(read_all("FDSTORE=1"), 1);
 	keeper = close_fd(keeper);
-	keeper = notify_socket_reopen(address);
+	keeper = notify_socket_reopen(keeper_address);
 	store_drop(store, fd);
 	ck_assert_uint_eq(read_all("FDSTOREREMOVE=1"), 1);
 	ck_assert_uint_eq(n_stored(), 1);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `tenured reap` leaves alone, and what the next daemon may do to have a socket back."""
 
+import os
 import signal
 
 import machine
@@ -43,6 +44,21 @@ def test_commands_of_checks_are_reaped(unit):
     one.systemctl("stop", timeout=60)
     machine.wait_until_gone(pids)
     assert not one.processes()
+    wait_until(lambda: not one.cgroup, 5, "the unit's cgroup to be gone")
+
+
+def test_commands_of_the_unit_are_left_alone(unit):
+    """What ExecStop= has left is in a control group of systemd's own, .control, below the unit's."""
+    mark = machine.Path("/run/tenured-left")
+    mark.unlink(missing_ok=True)
+    one = survivor(unit, settings=f"ExecStop=/bin/sh -c 'sleep 3111 & echo $! >{mark}'")
+    pids = one.processes()
+    one.systemctl("stop", timeout=60)
+    machine.wait_until_gone(pids)
+    left = int(mark.read_text())
+    assert "3111" in Process.read(left).command
+    assert machine.Path(f"/proc/{left}/cgroup").read_text().strip().endswith("/.control")
+    os.kill(left, signal.SIGKILL)
     wait_until(lambda: not one.cgroup, 5, "the unit's cgroup to be gone")
 
 

@@ -2,7 +2,6 @@
 /* From what a worker writes to where it is read: our stderr or a file, line by line. */
 #include "daemon/output.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -16,18 +15,6 @@ static struct output_hub *hub;
 static int saved_stderr, stderr_file;
 static size_t n_fds;
 static char directory[32], path[64], rotated[64];
-
-static size_t count_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	size_t n = 0;
-
-	ck_assert_ptr_nonnull(d);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
 
 static void set_up(void)
 {
@@ -82,11 +69,6 @@ static struct output *begin(enum output_kind kind, unsigned worker, int *ret_wri
 	return o;
 }
 
-static void say(int fd, const char *text)
-{
-	ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
-}
-
 static char *content(int fd)
 {
 	struct stat st;
@@ -122,11 +104,11 @@ START_TEST(lines_with_their_worker)
 	struct output *first = begin(OUTPUT_TEE, 0, &first_fd);
 	struct output *second = begin(OUTPUT_TEE, 1, &second_fd);
 
-	say(first_fd, "one\ntwo\nthr");
+	put_text(first_fd, "one\ntwo\nthr");
 	(void)turn();
-	say(second_fd, "other\n");
+	put_text(second_fd, "other\n");
 	(void)turn();
-	say(first_fd, "ee\n\nlast");
+	put_text(first_fd, "ee\n\nlast");
 	(void)turn();
 	expect_stderr("web.3.0 | one\nweb.3.0 | two\nweb.3.1 | other\nweb.3.0 | three\n"
 		      "web.3.0 | \n");
@@ -147,12 +129,12 @@ START_TEST(what_was_not_read_yet_is_not_lost)
 	_cleanup_free_ char *tail = NULL;
 
 	/* The worker is reaped before its last words have made the round. */
-	say(fd, "panic\n");
+	put_text(fd, "panic\n");
 	output_catch_up(o);
 	tail = output_tail(o, 10);
 	ck_assert_str_eq(tail, "panic\n");
 	expect_stderr("web.3.0 | panic\n");
-	say(fd, "really\n");
+	put_text(fd, "really\n");
 	close_fd(fd);
 	output_free(o);
 	expect_stderr("web.3.0 | panic\nweb.3.0 | really\n");
@@ -165,7 +147,7 @@ START_TEST(journal_without_a_journal)
 	int fd = -1;
 	struct output *o = begin(OUTPUT_JOURNAL, 2, &fd);
 
-	say(fd, "<3>bad\n");
+	put_text(fd, "<3>bad\n");
 	close_fd(fd);
 	output_free(o);
 	expect_stderr("web.3.2 | <3>bad\n");
@@ -186,19 +168,19 @@ START_TEST(a_file_that_is_rotated)
 	ck_assert_uint_eq(count_fds(), n + 2);
 	ck_assert_int_eq(stat(path, &st), 0);
 	ck_assert_uint_eq(st.st_mode & 07777, 0640);
-	say(first_fd, "a\n");
+	put_text(first_fd, "a\n");
 	(void)turn();
-	say(second_fd, "b\n");
+	put_text(second_fd, "b\n");
 	(void)turn();
 	expect_file(path, "a\nb\n");
 
 	ck_assert_int_eq(rename(path, rotated), 0);
-	say(first_fd, "before\n");
+	put_text(first_fd, "before\n");
 	(void)turn();
 	output_hub_reopen(hub);
-	say(first_fd, "after\n");
+	put_text(first_fd, "after\n");
 	(void)turn();
-	say(second_fd, "too\n");
+	put_text(second_fd, "too\n");
 	(void)turn();
 	expect_file(rotated, "a\nb\nbefore\n");
 	expect_file(path, "after\ntoo\n");
@@ -207,14 +189,14 @@ START_TEST(a_file_that_is_rotated)
 	/* One goes, the other still has the file. */
 	close_fd(first_fd);
 	output_free(first);
-	say(second_fd, "alone\n");
+	put_text(second_fd, "alone\n");
 	close_fd(second_fd);
 	output_free(second);
 	expect_file(path, "after\ntoo\nalone\n");
 	expect_stderr("");
 	/* It is appended to, by the next as well. */
 	first = begin(OUTPUT_FILE, 0, &first_fd);
-	say(first_fd, "again\n");
+	put_text(first_fd, "again\n");
 	close_fd(first_fd);
 	output_free(first);
 	expect_file(path, "after\ntoo\nalone\nagain\n");
@@ -232,7 +214,7 @@ START_TEST(a_rotation_that_fails)
 	output_hub_reopen(hub);
 	log = content(stderr_file);
 	ck_assert_msg(strstr(log, "web.log cannot be opened again: Is a directory"), "%s", log);
-	say(fd, "kept\n");
+	put_text(fd, "kept\n");
 	close_fd(fd);
 	output_free(o);
 	expect_file(rotated, "kept\n");
@@ -269,9 +251,9 @@ START_TEST(a_full_disk_is_told_once)
 
 	ck_assert_int_eq(
 		output_new(hub, OUTPUT_FILE, "/dev/full", "web", 1, 0, &o, &fd, &error), 0);
-	say(fd, "a\nb\nc\n");
+	put_text(fd, "a\nb\nc\n");
 	(void)turn();
-	say(fd, "d\n");
+	put_text(fd, "d\n");
 	close_fd(fd);
 	output_free(o);
 	expect_stderr("tenured: web: its output cannot be written to /dev/full: No space left on "
@@ -296,14 +278,14 @@ START_TEST(the_last_lines)
 	_cleanup_free_ char *unfinished = NULL;
 
 	ck_assert_ptr_null(output_tail(o, 10));
-	say(fd, "a\nb\nc\x1b[0m\nd\n");
+	put_text(fd, "a\nb\nc\x1b[0m\nd\n");
 	(void)turn();
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		_cleanup_free_ char *tail = output_tail(o, cases[i].max);
 
 		ck_assert_str_eq(tail, cases[i].want);
 	}
-	say(fd, "Segm");
+	put_text(fd, "Segm");
 	(void)turn();
 	unfinished = output_tail(o, 2);
 	ck_assert_str_eq(unfinished, "d\nSegm");
@@ -372,7 +354,7 @@ START_TEST(a_flood_beside_others)
 	struct output *quiet = begin(OUTPUT_TEE, 1, &quiet_fd);
 
 	flood(loud_fd, 8);
-	say(quiet_fd, "hello\n");
+	put_text(quiet_fd, "hello\n");
 	for (unsigned i = 0; i < 3; i++)
 		(void)sd_event_run(event, 0);
 	expect_stderr("web.3.1 | hello\n");
@@ -393,7 +375,7 @@ START_TEST(many_workers_in_turn)
 		int fd = -1;
 		struct output *o = begin(OUTPUT_FILE, i, &fd);
 
-		say(fd, "x\n");
+		put_text(fd, "x\n");
 		close_fd(fd);
 		output_free(o);
 	}

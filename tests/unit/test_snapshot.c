@@ -2,7 +2,6 @@
 /* What a generation is made from: looked up once, kept, and compared with what is there later. */
 #include "daemon/snapshot.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <limits.h>
@@ -13,18 +12,6 @@ static char scratch[PATH_MAX];
 static struct service_config config;
 static const struct rlimit nofile = {1000, 2000};
 static size_t n_fds;
-
-static size_t count_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	size_t n = 0;
-
-	ck_assert_ptr_nonnull(d);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
 
 /* A path in the scratch directory; good until the next call but three. */
 static const char *in(const char *name)

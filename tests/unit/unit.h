@@ -1,10 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The main() of a unit test, with libcheck: return run_tests("address", tests, ARRAY_SIZE(tests)).
- */
+/* What the unit tests share, with libcheck. main(): return run_tests("address", tests,
+ * ARRAY_SIZE(tests)). */
 #pragma once
 
 #include <check.h>
+#include <dirent.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* What this process has open, or three more: for comparisons. */
+static inline size_t count_fds(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	size_t n = 0;
+
+	ck_assert_ptr_nonnull(d);
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+static inline void put_text(int fd, const char *text)
+{
+	ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+}
 
 static inline int run_tests(const char *name, const TTest *const *tests, size_t n_tests)
 {
