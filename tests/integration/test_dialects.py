@@ -3,6 +3,7 @@
 and with these programs themselves where they are to be had. All upgraded under load."""
 
 import json
+import os
 import re
 import socket
 import sys
@@ -18,6 +19,7 @@ from servers import HAPROXY, NGINX, RACK, WSGI, find
 
 WORKER = Path(__file__).resolve().parent / "dialect_worker.py"
 PYTHON = sys.executable
+SOURCE = Path(os.environ.get("top_srcdir", Path(__file__).resolve().parents[2]))
 
 QUICK = {"upgrade": {"soak": "0s"}, "drain": {"settle": "50ms", "idle_wait": "500ms"}}
 
@@ -504,3 +506,23 @@ def test_check_refuses(daemon):
     said = one.ctl("check", one.config_path, check=BAD_CONFIG).err
     for text in ('are both "8080" to Server::Starter', "puma takes no datagram sockets", "exactly one listener"):
         assert text in said, said
+
+
+def test_the_manual_has_every_word(daemon):
+    """Its table of presets is what `tenurectl presets` says; its table of conventions has each word that the
+    configuration knows."""
+    one = daemon(start=False)
+    manual = (SOURCE / "conf" / "tenured.yaml.5.scd").read_text()
+    plain = re.sub(r"\\(.)", r"\1", manual[manual.index("# PRESETS"):])
+    for preset in json.loads(one.ctl("presets", "--json").out):
+        words = " ".join(word for pair in preset["arguments"] for word in pair if word.startswith("-")) or "-"
+        row = [f"|  *{preset['name']}*", ", ".join(preset["handoff"]), words, preset.get("signal", "SIGTERM")]
+        assert "\n:  ".join(row) + "\n" in plain, row
+    one.config = {"services": {"web": {"command": "x", "listen": 8080, "handoff": "nosuch"}}}
+    one.write_config()
+    said = one.ctl("check", one.config_path, check=BAD_CONFIG).err
+    known = re.search(r"is not one of ([a-z, -]+)", said)[1].split(", ")
+    assert len(known) > 10
+    handoff = manual[manual.index("# HANDOFF"):manual.index("# PRESETS")]
+    for word in known:
+        assert re.search(rf"^\|  .*\*{word}\*", handoff, re.M), word
