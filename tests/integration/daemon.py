@@ -267,7 +267,10 @@ class Daemon(Program):
         assert not SANITIZER.search(log), log
         if self.allow_strays:
             return
-        left = [p for p in [*below, *self.known.values()] if p.is_alive()]
+        # What it killed last may still be about to end.
+        ended, known = time.monotonic() + 5, [*below, *self.known.values()]
+        while (left := [p for p in known if p.is_alive()]) and time.monotonic() < ended:
+            time.sleep(0.01)
         assert not left, f"still alive after the daemon: {left}\n{log[-4000:]}"
         assert not self.socket_paths(), f"left behind: {self.socket_paths()}"
 
