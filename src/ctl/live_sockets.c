@@ -46,16 +46,60 @@ static bool is_known(const struct live_sockets *s, int fd)
 	return false;
 }
 
+/* Yama's restriction of ptrace(2), which holds for pidfd_getfd(2) as well. 0: there is none. */
+static unsigned ptrace_scope(void)
+{
+	char text[16] = "";
+	int fd = open("/proc/sys/kernel/yama/ptrace_scope", O_RDONLY | O_CLOEXEC);
+	unsigned scope;
+
+	if (fd < 0)
+		return 0;
+	if (read(fd, text, sizeof(text) - 1) < 0)
+		text[0] = '\0';
+	(void)close_fd(fd);
+	text[strcspn(text, "\n")] = '\0';
+	return parse_uint(text, 0, 3, &scope) < 0 ? 0 : scope;
+}
+
+static int explain_refusal(pid_t pid, struct error *ret_error)
+{
+	unsigned scope = ptrace_scope();
+	char path[64];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "/proc/%d", (int)pid);
+	if (stat(path, &st) >= 0 && geteuid() != 0 && st.st_uid != geteuid())
+		return error_set(ret_error, -EPERM,
+			"not permitted to take sockets out of process %d, which belongs to "
+			"another user (uid %u); run tenurectl as root, or as that user",
+			(int)pid, (unsigned)st.st_uid);
+	if (scope == 3)
+		return error_set(ret_error, -EPERM,
+			"not permitted to take sockets out of process %d: here nobody may trace "
+			"others (kernel.yama.ptrace_scope is 3), until the machine is started "
+			"with another value",
+			(int)pid);
+	if (scope > 0 && geteuid() != 0)
+		return error_set(ret_error, -EPERM,
+			"not permitted to take sockets out of process %d: here only root may "
+			"trace others (kernel.yama.ptrace_scope is %u); run tenurectl as root",
+			(int)pid, scope);
+	return error_set(ret_error, -EPERM,
+		"not permitted to take sockets out of process %d: that needs the right to trace "
+		"it, which %s; run tenurectl as root%s",
+		(int)pid,
+		geteuid() == 0 ? "root lacks here (CAP_SYS_PTRACE)"
+			       : "is root's alone for a program that has changed its user",
+		geteuid() == 0 ? " outside this container" : "");
+}
+
 static int explain_rights(pid_t pid, int r, struct error *ret_error)
 {
 	if (r == -ESRCH)
 		return error_set(ret_error, r, "there is no process %d", (int)pid);
 	if (r == -EPERM || r == -EACCES)
-		return error_set(ret_error, -EPERM,
-			"not permitted to take sockets out of process %d: that needs the right to "
-			"trace it; run tenurectl as root, or as the user of that process (and "
-			"there, where kernel.yama.ptrace_scope is not 0, as root)",
-			(int)pid);
+		return explain_refusal(pid, ret_error);
 	if (r == -ENOSYS)
 		return error_set(ret_error, r,
 			"the kernel, or a seccomp filter, has no pidfd_getfd(2), by which sockets "

@@ -276,6 +276,9 @@ int manager_service_adopt(struct manager_service *s, struct snapshot *snapshot,
 /* Start a stopped service; its listeners are bound. */
 int manager_service_start(
 	struct manager_service *s, const char *requested_by, struct error *ret_error);
+/* service_bind.c. The listener of s that c describes, and its number; NULL. */
+struct listener *manager_service_listener(
+	const struct manager_service *s, const struct listener_config *c, unsigned *ret_id);
 /* Bind what c listens on and is not bound yet; ret_mask: all of its listeners. On failure what was
  * bound here is closed again. */
 int manager_service_bind(struct manager_service *s, const struct service_config *c,

@@ -140,86 +140,6 @@ struct manager_service *manager_service_free(struct manager_service *s)
 	return NULL;
 }
 
-static struct listener *find_listener(
-	const struct manager_service *s, const struct listener_config *c, unsigned *ret_id)
-{
-	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
-		if (s->listeners[id] && plan_listener_same(&s->listeners[id]->config, c)) {
-			*ret_id = id;
-			return s->listeners[id];
-		}
-	return NULL;
-}
-
-static int free_listener_id(const struct manager_service *s)
-{
-	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
-		if (!s->listeners[id])
-			return (int)id;
-	return -ENOSPC;
-}
-
-int manager_service_bind(struct manager_service *s, const struct service_config *c,
-	uint64_t *ret_mask, struct error *ret_error)
-{
-	uint64_t mask = 0, fresh = 0;
-	unsigned id;
-	int r = 0;
-
-	for (size_t i = 0; i < c->n_listeners; i++) {
-		struct listener *there = find_listener(s, &c->listeners[i], &id);
-
-		if (there && there->leaving) {
-			r = error_set(ret_error, -EBUSY,
-				"%s: listener %s is just being closed; try again in a moment",
-				s->name, there->config.name);
-			break;
-		}
-		if (there) {
-			mask |= UINT64_C(1) << id;
-			continue;
-		}
-		r = free_listener_id(s);
-		if (r < 0) {
-			error_set(ret_error, r, "%s: more than %zu listeners at once", s->name,
-				ARRAY_SIZE(s->listeners));
-			break;
-		}
-		id = (unsigned)r;
-		r = listener_open(s, &c->listeners[i], id, s->manager->may_group,
-			s->core.queue_lane, &s->listeners[id], ret_error);
-		if (r < 0)
-			break;
-		mask |= UINT64_C(1) << id;
-		fresh |= UINT64_C(1) << id;
-	}
-	if (r < 0) {
-		for (id = 0; id < ARRAY_SIZE(s->listeners); id++)
-			if (fresh & (UINT64_C(1) << id))
-				s->listeners[id] = listener_close(s->listeners[id]);
-		return r;
-	}
-	*ret_mask = mask;
-	return 0;
-}
-
-void manager_service_steering_of(const struct manager_service *s, const struct service_config *c,
-	uint64_t mask, struct policy *p)
-{
-	p->steered = false;
-	p->per_worker = true;
-	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
-		const struct listener *l = s->listeners[id];
-		if (!l || !(mask & (UINT64_C(1) << id)) || l->kind != LISTENER_GROUP)
-			continue;
-		p->steered = true;
-		for (size_t i = 0; i < c->n_listeners; i++)
-			if (plan_listener_same(&c->listeners[i], &l->config))
-				p->per_worker &= c->listeners[i].sockets == SOCKETS_PER_WORKER;
-	}
-	p->per_worker &= p->steered;
-}
-
 /* What the machines need to know that only the bound sockets tell. */
 static void fill_policy(const struct manager_service *s, const struct service_config *c,
 	uint64_t mask, struct policy *p)
@@ -281,37 +201,6 @@ static void drop_generation_entry(struct manager_service *s)
 	manager_generation_free(s->generations[--s->n_generations]);
 }
 
-/* What the old process has a share of: one worker that is never replaced as it is. */
-int manager_service_adopt(struct manager_service *s, struct snapshot *snapshot,
-	const char *requested_by, struct error *ret_error)
-{
-	struct upgrade_spec spec = {0};
-	struct service_event e = {.kind = EVENT_ADOPT, .spec = &spec};
-	struct policy *p = &spec.policy;
-	int r = manager_service_bind(s, s->config, &spec.listeners, ret_error);
-
-	if (r < 0)
-		return r;
-	fill_policy(s, &snapshot->config, spec.listeners, p);
-	p->workers = 1;
-	p->contained = p->verify = false;
-	p->recycle_after_usec = 0;
-	/* If it ends by itself meanwhile, the configured command takes its place. */
-	p->restart = RESTART_ALWAYS;
-	r = add_generation(
-		s, s->core.last_number + 1, snapshot, spec.listeners, requested_by, false);
-	if (r >= 0)
-		r = manager_service_event(s, &e);
-	if (r == 0)
-		return 0;
-	if (s->n_generations > 0)
-		drop_generation_entry(s);
-	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
-		s->listeners[id] = listener_close(s->listeners[id]);
-	return error_set(ret_error, r, "%s: %s", s->name,
-		r < 0 ? strerror(-r) : service_refusal_to_string(r));
-}
-
 static void remember(struct manager_service *s, const struct manager_generation *g)
 {
 	struct history_entry *h;
@@ -334,6 +223,51 @@ static void remember(struct manager_service *s, const struct manager_generation 
 		if (s->history[i].snapshot && ++kept > HISTORY_SNAPSHOTS_MAX)
 			s->history[i].snapshot = snapshot_unref(s->history[i].snapshot);
 	manager_service_changed(s);
+}
+
+/* There is a way back to it as long as it lives, and none to another like it. */
+static void remember_adopted(struct manager_service *s, const struct manager_generation *g)
+{
+	struct history_entry *h;
+
+	remember(s, g);
+	h = &s->history[s->n_history - 1];
+	h->snapshot = snapshot_unref(h->snapshot);
+	h->was_good = true;
+	h->serving_usec = g->started_usec;
+}
+
+/* What the old process has a share of: one worker that is never replaced as it is. */
+int manager_service_adopt(struct manager_service *s, struct snapshot *snapshot,
+	const char *requested_by, struct error *ret_error)
+{
+	struct upgrade_spec spec = {0};
+	struct service_event e = {.kind = EVENT_ADOPT, .spec = &spec};
+	struct policy *p = &spec.policy;
+	int r = manager_service_bind(s, s->config, &spec.listeners, ret_error);
+
+	if (r < 0)
+		return r;
+	fill_policy(s, &snapshot->config, spec.listeners, p);
+	p->workers = 1;
+	p->contained = p->verify = false;
+	p->recycle_after_usec = 0;
+	/* If it ends by itself meanwhile, the configured command takes its place. */
+	p->restart = RESTART_ALWAYS;
+	r = add_generation(
+		s, s->core.last_number + 1, snapshot, spec.listeners, requested_by, false);
+	if (r >= 0)
+		r = manager_service_event(s, &e);
+	if (r == 0) {
+		remember_adopted(s, s->generations[s->n_generations - 1]);
+		return 0;
+	}
+	if (s->n_generations > 0)
+		drop_generation_entry(s);
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
+		s->listeners[id] = listener_close(s->listeners[id]);
+	return error_set(ret_error, r, "%s: %s", s->name,
+		r < 0 ? strerror(-r) : service_refusal_to_string(r));
 }
 
 /* The core decides; then the rest of the daemon follows. */
@@ -381,7 +315,7 @@ static void adopt_config(struct manager_service *s, struct service_config *confi
 	manager_service_preview(s);
 	memory_watch(s);
 	for (size_t i = 0; i < config_take->n_listeners; i++) {
-		struct listener *l = find_listener(s, &config_take->listeners[i], &id);
+		struct listener *l = manager_service_listener(s, &config_take->listeners[i], &id);
 		if (l)
 			listener_update(l, &config_take->listeners[i]);
 	}
