@@ -19,7 +19,14 @@
 #define ASK_USEC (10 * USEC_PER_SEC)
 #define TELL_AGAIN_USEC (60 * USEC_PER_SEC)
 
-enum { LINE_MAX_BYTES = 1024, ASKERS_MAX = 4096, DEPTH_MAX = 64, KINDS = 3 };
+enum {
+	LINE_MAX_BYTES = 1024,
+	ASKERS_MAX = 4096,
+	ASKERS_OF_SERVICE_MAX =
+		CONFIG_WORKERS_MAX, /* its workers cannot keep those of others waiting */
+	DEPTH_MAX = 64,
+	KINDS = 3
+};
 
 static const enum handoff_kind kinds[KINDS] = {
 	HANDOFF_HAPROXY, HANDOFF_UWSGI_ZERG, HANDOFF_EINHORN};
@@ -29,6 +36,7 @@ static const char *const suffixes[KINDS] = {"haproxy", "zerg", "einhorn"};
 struct asker {
 	struct handoff_server *server;
 	enum handoff_kind kind;
+	const void *service; /* whose it is: to be compared alone */
 	int fd;
 	sd_event_source *source, *timer;
 	bool answered;
@@ -251,7 +259,17 @@ static int on_late(sd_event_source *source, uint64_t usec, void *userdata)
 	return 0;
 }
 
-static int asker_new(struct handoff_server *s, enum handoff_kind kind, int fd_take)
+static bool has_too_many(const struct handoff_server *s, const void *service)
+{
+	unsigned n = 0;
+
+	for (const struct asker *a = s->askers; a; a = a->next)
+		n += a->service == service;
+	return n >= ASKERS_OF_SERVICE_MAX;
+}
+
+static int asker_new(
+	struct handoff_server *s, enum handoff_kind kind, const void *service, int fd_take)
 {
 	sd_event *event = s->manager->event;
 	struct asker *a = calloc(1, sizeof(*a));
@@ -261,7 +279,8 @@ static int asker_new(struct handoff_server *s, enum handoff_kind kind, int fd_ta
 		close_fd(fd_take);
 		return -ENOMEM;
 	}
-	*a = (struct asker){.server = s, .kind = kind, .fd = fd_take, .next = s->askers};
+	*a = (struct asker){
+		.server = s, .kind = kind, .service = service, .fd = fd_take, .next = s->askers};
 	if (a->next)
 		a->next->previous = a;
 	s->askers = a;
@@ -285,6 +304,7 @@ static int on_connection(sd_event_source *source, int fd, uint32_t revents, void
 	struct handoff_server *s = userdata;
 	int taken = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
 	struct manager_generation *g;
+	struct worker_process *p;
 
 	(void)source;
 	(void)revents;
@@ -298,8 +318,9 @@ static int on_connection(sd_event_source *source, int fd, uint32_t revents, void
 		if (s->fds[i] != fd)
 			continue;
 		/* Strangers cannot keep others waiting. */
-		if (worker_at(s, kinds[i], taken, &g))
-			(void)asker_new(s, kinds[i], taken);
+		p = worker_at(s, kinds[i], taken, &g);
+		if (p && !has_too_many(s, p->service))
+			(void)asker_new(s, kinds[i], p->service, taken);
 		else
 			close_fd(taken);
 		break;

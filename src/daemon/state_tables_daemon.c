@@ -110,6 +110,7 @@ static const struct state_field process_fields[] = {
 	FIELD(NOT_SAVED, channel_fd),
 	FIELD(NOT_SAVED, channel_source),
 	FIELD(NOT_SAVED, channel_timer),
+	FIELD(NOT_SAVED, channel_retry),
 	FIELD(UNSIGNED, channel_accepts),
 	FIELD(BOOL, channel_greets),
 	FIELD(NOT_SAVED, channel_pings),

@@ -13,6 +13,8 @@
 
 /* One worker's flood must not keep the others waiting. */
 enum { MESSAGES_AT_ONCE = 32 };
+/* When a listener is offered again to a worker that had no room for it. */
+#define OFFER_AGAIN_USEC USEC_PER_SEC
 
 /* --- sending ---------------------------------------------------------------- */
 
@@ -152,7 +154,7 @@ void worker_channel_sync(struct worker_process *p)
 {
 	int r;
 
-	if (p->channel_fd < 0 || p->channel_accepts == 0 || p->pid == 0)
+	if (p->channel_fd < 0 || (p->channel_accepts == 0 && !p->channel_greets) || p->pid == 0)
 		return;
 	r = welcome(p);
 	if (r >= 0)
@@ -223,7 +225,34 @@ static void watch_over(struct worker_process *p)
 
 /* --- receiving ---------------------------------------------------------------- */
 
-/* It has closed a listener that was to be removed. */
+static int on_retry_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	(void)source;
+	(void)usec;
+	worker_channel_sync(userdata);
+	return 0;
+}
+
+/* Connections wait in its queue as long as nobody has it. */
+static void offer_again(struct worker_process *p, const char *name)
+{
+	int r;
+
+	if (!p->channel_retry) /* once for each process: it may go on like this */
+		log_warning(
+			"%s: worker %u of generation %u could not take listener %s (it may have no "
+			"descriptors left: limits: {nofile: ...}); it is offered again",
+			p->service->name, p->index, p->generation, name);
+	if (p->channel_retry)
+		sd_event_source_disable_unref(p->channel_retry);
+	p->channel_retry = NULL;
+	r = sd_event_add_time_relative(p->service->manager->event, &p->channel_retry,
+		CLOCK_MONOTONIC, OFFER_AGAIN_USEC, 0, on_retry_timer, p);
+	if (r >= 0)
+		(void)sd_event_source_set_priority(p->channel_retry, PRIORITY_TIMER);
+}
+
+/* It has closed a listener that was to be removed; or has not taken one that was added. */
 static void closed(struct worker_process *p, const char *name)
 {
 	const struct manager_service *s = p->service;
@@ -232,9 +261,11 @@ static void closed(struct worker_process *p, const char *name)
 		const struct listener *l = s->listeners[id];
 		uint64_t bit = UINT64_C(1) << id;
 
-		if (!l || !(p->told_remove & bit) ||
+		if (!l || !(p->has_listeners & bit) ||
 			!streq(l->config.fd_name ? l->config.fd_name : l->config.name, name))
 			continue;
+		if (!(p->told_remove & bit) && !l->leaving)
+			offer_again(p, name);
 		p->has_listeners &= ~bit;
 		p->told_leave &= ~bit;
 		p->told_remove &= ~bit;
@@ -447,7 +478,9 @@ void worker_channel_done(struct worker_process *p)
 		sd_event_source_disable_unref(p->channel_source);
 	if (p->channel_timer)
 		sd_event_source_disable_unref(p->channel_timer);
-	p->channel_source = p->channel_timer = NULL;
+	if (p->channel_retry)
+		sd_event_source_disable_unref(p->channel_retry);
+	p->channel_source = p->channel_timer = p->channel_retry = NULL;
 	if (p->channel_fd >= 0 && !p->service->manager->detached)
 		store_drop(p->service->manager->store, p->channel_fd);
 	p->channel_fd = close_fd(p->channel_fd);

@@ -36,7 +36,7 @@ struct worker_process {
 	bool wrote_something; /* there */
 	bool wrote_ready;
 	int channel_fd; /* our end; -1: none. worker_channel.h */
-	sd_event_source *channel_source, *channel_timer;
+	sd_event_source *channel_source, *channel_timer, *channel_retry;
 	unsigned channel_accepts; /* set of enum channel_accepts; 0: nobody has said hello */
 	bool channel_greets;	  /* it is to be welcomed */
 	bool channel_pings;	  /* it is to be asked whether it is alive */

@@ -72,6 +72,16 @@ static void close_arrived(struct tenure *t)
 		close_fd(t->arrived[t->next_arrived]);
 }
 
+static void say_closed(const struct tenure *t, const char *name)
+{
+	struct channel_message m = {.kind = CHANNEL_CLOSED};
+
+	if (t->channel_fd < 0 || !channel_name_valid(name))
+		return;
+	(void)snprintf(m.name, sizeof(m.name), "%s", name);
+	(void)channel_send(t, &m, NULL, 0);
+}
+
 /* 1: a message; 0: none now; -ECONNRESET: it is over, or the two of us have no version in common;
  * -EMFILE: descriptors are lost; -EBADMSG. What came with it is in t->arrived, in any case. */
 static int receive(struct tenure *t, struct channel_message *ret)
@@ -100,8 +110,12 @@ static int receive(struct tenure *t, struct channel_message *ret)
 	if (n <= 0)
 		return -ECONNRESET;
 	keep_fds(&message, t);
-	if (message.msg_flags & MSG_CTRUNC)
+	if (message.msg_flags & MSG_CTRUNC) {
+		/* It is offered again. */
+		if (channel_parse(packet, (size_t)n, ret) >= 0 && ret->kind == CHANNEL_ADD)
+			say_closed(t, ret->name);
 		return -EMFILE;
+	}
 	if (message.msg_flags & MSG_TRUNC)
 		return -EBADMSG;
 	r = channel_parse(packet, (size_t)n, ret);
@@ -156,20 +170,11 @@ static int add_listener(struct tenure *t, const struct channel_message *m, struc
 		if (p)
 			close_fd(p->fd);
 		passed_free(p);
+		say_closed(t, m->name);
 		return r;
 	}
 	(void)channel_send(t, &taken, NULL, 0);
 	return 1;
-}
-
-static void say_closed(const struct tenure *t, const char *name)
-{
-	struct channel_message m = {.kind = CHANNEL_CLOSED};
-
-	if (t->channel_fd < 0 || !channel_name_valid(name))
-		return;
-	(void)snprintf(m.name, sizeof(m.name), "%s", name);
-	(void)channel_send(t, &m, NULL, 0);
 }
 
 static int change_listener(

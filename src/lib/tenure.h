@@ -181,7 +181,8 @@ int tenure_watchdog(const struct tenure *t, uint64_t *ret_usec);
  * `handoff: channel`, it never becomes readable: handle SIGTERM, too. -EMFILE, -ENFILE, -ENOMEM. */
 int tenure_fd(struct tenure *t);
 /* The next event; call it until there is none. 1, with *ret; 0: none now; -EMFILE: descriptors came
- * with a message that this process had no room for, and are lost (raise its limit). */
+ * with a message that this process had no room for (raise its limit): a listener is offered again a
+ * second later, those of a predecessor are lost; -ENOMEM: likewise. */
 int tenure_next_event(struct tenure *t, struct tenure_event *ret);
 
 /* --- descriptors for those who come after -------------------------------------------------------

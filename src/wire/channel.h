@@ -13,7 +13,8 @@
  *     from the worker   hello      once, by whoever serves the channel: version, accepts
  *                       pong       the answer to ping: id
  *                       taken      a listener that was added is accepted from: name
- *                       closed     a listener that was removed is closed: name
+ *                       closed     a listener that was removed is closed, or one that was added
+ *                                  could not be taken, and is to be offered again: name
  *                       store      keep these descriptors for my place: name, poll
  *                       unstore    forget those: name
  *     from the daemon   welcome    the answer to hello: version, service, generation, worker

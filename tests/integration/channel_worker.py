@@ -119,6 +119,9 @@ def handle(text, fds):
     if kind == "ping" and "silent" not in MANNERS:
         pings += 1
         say(f"pong\nid={values['id']}")
+    elif kind == "add" and "full" in MANNERS and sum(m == ["add", name] for m in messages) < 3:
+        os.close(fds[0])  # as if there was no room for it
+        say(f"closed\nname={name}")
     elif kind == "add":
         add(name, socket.socket(fileno=fds[0]))
         say(f"taken\nname={name}")
@@ -141,7 +144,8 @@ def read_channel():
 
 
 for name, listener in list(listeners.items()):
-    add(name, listener)
+    if "skips" not in MANNERS or name == "http":
+        add(name, listener)
 if "flood" in MANNERS:
     null = os.open("/dev/null", os.O_RDONLY)
     channel.setblocking(False)

@@ -77,6 +77,18 @@ def einhorn():
     return einhorn_fds(), lambda: acked(json.dumps({"command": "worker:ack", "pid": os.getpid()}) + "\n", "path")
 
 
+def einhorn_hoard():
+    """Takes all that it can of what others need, too."""
+    found, ready = einhorn()
+    hoard = []
+    for _ in range(4200):
+        hoard.append(socket.socket(socket.AF_UNIX))
+        hoard[-1].connect(ENV["EINHORN_SOCK_PATH"])
+    globals()["hoard"] = hoard
+    ENV["HOARD"] = str(len(hoard))
+    return found, lambda: None
+
+
 def einhorn_late():
     """Its parent was replaced while it started: what a client that does not look at that says."""
     text = json.dumps({"command": "worker:ack", "pid": os.getpid()}) + "\n"

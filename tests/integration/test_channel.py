@@ -146,6 +146,29 @@ def test_crash_after_a_change(web):
     assert ask(second)["generation"] == 2
 
 
+def test_no_room_for_it(web):
+    """A worker that could not take a listener is offered it again, and whoever came waits meanwhile."""
+    one = web(**channel_service("full"))
+    second = free_port()
+    set_listeners(one, http=one.port, admin=second)
+    one.reload()
+    assert http_get(second, timeout=20).status == 200
+    assert one.log.count("could not take listener admin") == 1
+    assert one.service("web")["generation"] == 1
+
+
+def test_the_next_generation_must_accept_from_it(web):
+    """A listener that came while workers ran is probed as the others are, in each generation that is started
+    after it."""
+    one = web(**channel_service("skips", ready={"by": "notify", "timeout": "1s"}))
+    second = free_port()
+    set_listeners(one, http=one.port, admin=second)
+    one.reload()
+    assert ask(second)["generation"] == 1
+    assert "tcp:127.0.0.1:%d" % second in one.ctl("restart", "web", check=ROLLED_BACK).err
+    assert ask(second)["generation"] == 1
+
+
 def test_of_all_kinds(web):
     """A Unix socket and UDP are added and removed as TCP is."""
     one = web(**channel_service())

@@ -263,6 +263,24 @@ def test_strangers_at_einhorns_socket(daemon, load):
     assert one.service()["generation"] == 2
 
 
+def test_hoarders_at_einhorns_socket(daemon):
+    """Workers of one service that take many places there leave some to the others."""
+    ports = [free_port(), free_port()]
+    one = daemon(start=False)
+    keys = {"handoff": "einhorn", "ready": {"by": "einhorn-ack", "timeout": "8s"}}
+    one.config = {"services": {
+        "bad": service_of(worker("einhorn-hoard"), ports[0], limits={"nofile": 8192}, **{**keys, "ready": "accept"}),
+        "web": service_of(worker("einhorn"), ports[1], **keys),
+    }}
+    one.write_config()
+    one.start()
+    one.wait_serving("web", generation=1)
+    one.wait_serving("bad", generation=1, timeout=60)
+    assert json.loads(http_get(ports[0]).text)["env"]["HOARD"] == "4200"
+    # Nobody of them is turned out before ten seconds have passed.
+    one.upgrade("web")
+
+
 # ---- wrappers
 
 

@@ -339,13 +339,20 @@ static struct channel_message expect(int socket, enum channel_kind kind, size_t 
 	return m;
 }
 
-static void next(struct tenure *t, int kind, struct tenure_event *ret)
+/* Events that are none, until there is one or an error. */
+static int any_event(struct tenure *t, struct tenure_event *ret)
 {
-	struct pollfd p = {.fd = tenure_fd(t), .events = POLLIN};
 	int r;
 
 	while ((r = tenure_next_event(t, ret)) == 0)
-		must(poll(&p, 1, 10000) == 1);
+		must(poll(&(struct pollfd){.fd = tenure_fd(t), .events = POLLIN}, 1, 10000) == 1);
+	return r;
+}
+
+static void next(struct tenure *t, int kind, struct tenure_event *ret)
+{
+	int r = any_event(t, ret);
+
 	if (r != 1 || ret->kind != kind)
 		fprintf(stderr, "event %d of kind %d, not %d\n", r, ret->kind, kind);
 	must(r == 1 && ret->kind == kind);
@@ -512,6 +519,7 @@ END_TEST
 START_TEST(no_room_for_descriptors)
 {
 	int listener = tcp_listener(), pair[2], three[3] = {0, 1, 2};
+	struct channel_message m;
 	pid_t pid;
 
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), 0);
@@ -519,19 +527,20 @@ START_TEST(no_room_for_descriptors)
 	if (pid == 0) {
 		struct tenure *t;
 		struct tenure_event e;
-		int fd, r, last = -1;
+		int fd, last = -1;
 
 		as_worker(listener, pair[1]);
 		must(tenure_new(&t, 0) == 0 && tenure_fd(t) >= 0);
 		while ((fd = dup(0)) >= 0)
 			last = fd;
 		must(close(last) == 0); /* room for one of three */
-		while ((r = tenure_next_event(t, &e)) == 0)
-			must(poll(&(struct pollfd){.fd = tenure_fd(t), .events = POLLIN}, 1,
-				     10000) == 1);
-		must(r == -EMFILE);
+		must(any_event(t, &e) == -EMFILE);
 		must(dup(0) == last); /* what came is closed */
+		/* A listener is asked for again, and taken when there is room. */
+		must(any_event(t, &e) == -EMFILE && tenure_n_listeners(t) == 1);
 		must(close(last) == 0);
+		next(t, TENURE_EVENT_LISTENER_ADDED, &e);
+		must(e.fd == last && tenure_n_listeners(t) == 2);
 		next(t, TENURE_EVENT_DRAIN, &e);
 		must(e.deadline_usec == UINT64_MAX);
 		_exit(0);
@@ -540,6 +549,13 @@ START_TEST(no_room_for_descriptors)
 	expect(pair[0], CHANNEL_HELLO, 0);
 	send_message(
 		pair[0], &(struct channel_message){.kind = CHANNEL_STORED, .name = "x"}, three, 3);
+	for (int i = 0; i < 2; i++) {
+		send_message(pair[0],
+			&(struct channel_message){.kind = CHANNEL_ADD, .name = "admin"}, &listener,
+			1);
+		m = expect(pair[0], i == 0 ? CHANNEL_CLOSED : CHANNEL_TAKEN, 0);
+		ck_assert_str_eq(m.name, "admin");
+	}
 	send_message(pair[0],
 		&(struct channel_message){.kind = CHANNEL_DRAIN, .deadline_usec = USEC_INFINITY},
 		NULL, 0);
