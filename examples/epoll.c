@@ -39,7 +39,7 @@ struct state {
 static struct tenure *tenure;
 static struct state *state;
 static int epoll = -1, n_connections;
-static struct watched *connections[CONNECTIONS_MAX], *listeners[64];
+static struct watched *connections[CONNECTIONS_MAX], *listeners[64], *signals, *events;
 
 static void die(const char *what, int r)
 {
@@ -261,8 +261,8 @@ static void begin(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	watch(SIGNALS, signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
-	watch(EVENTS, tenure_fd(tenure));
+	signals = watch(SIGNALS, signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+	events = watch(EVENTS, tenure_fd(tenure));
 	take_state();
 	for (size_t i = 0; tenure_listener(tenure, i, &l) == 0; i++)
 		add_listener(l.fd);
@@ -278,12 +278,11 @@ int main(void)
 
 	begin();
 	while (!draining || n_connections > 0) {
-		struct epoll_event events[16];
-		int n = epoll_wait(epoll, events, 1, draining ? 100 : -1);
+		struct epoll_event e;
 
 		/* One at a time: what is done about one may be the end of another. */
-		for (int i = 0; i < n; i++) {
-			struct watched *w = events[i].data.ptr;
+		if (epoll_wait(epoll, &e, 1, draining ? 100 : -1) == 1) {
+			struct watched *w = e.data.ptr;
 
 			if (w->kind == LISTENER)
 				accept_one(w->fd);
@@ -297,6 +296,8 @@ int main(void)
 		if (draining)
 			hand_over();
 	}
+	unwatch(signals, 0);
+	free(events);
 	tenure_free(tenure);
 	return 0;
 }
