@@ -366,8 +366,9 @@ def test_blocking_accept(daemon, load, old, tmp_path):
 
 @pytest.mark.root
 @pytest.mark.skipif(not IS_ROOT, reason="needs root")
-def test_not_an_operator(daemon, worker, tmp_path):
-    """The owner of the process can take its sockets, but the daemon does not do as it says."""
+def test_not_an_operator(daemon, load):
+    """The owner of the process can take its sockets, but the daemon does not do as it says. And a group belongs
+    to the user of its first socket, also when that is gone."""
     port = free_port()
     command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     one = stopped(daemon, f"127.0.0.1:{port}")
@@ -387,10 +388,18 @@ def test_not_an_operator(daemon, worker, tmp_path):
             one.config["control"]["operators"] = ["nobody"]
             one.write_config()
             one.reload()
+            running = load(port, clients=4)
             done = subprocess.run(ask, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done
             assert server.wait(20) == 0
-            # But not with another's process: root's.
-            one.ctl("stop", "web")
+            one.wait_generation_gone(1)
+            for number in (3, 4):
+                one.upgrade()
+                running.wait_for(generation=number, count=50)
+            one.ctl("reexec")
+            one.upgrade()
+            running.wait_for(generation=5, count=50)
+            assert_clean(running.stop(), 150)
+            assert one.call("Listeners")["listeners"][0]["kind"] == "group"
         finally:
             server.kill()

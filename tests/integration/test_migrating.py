@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What conf/migrating.md says of start_server: the same worker, started by it and by `tenured run`."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import assert_clean, clean_environment, connect, free_port, wait_until
+from harness import Program, assert_clean, clean_environment, connect, free_port, wait_until
 from test_run import tenured_run  # noqa: F401  pylint: disable=unused-import
 
 # As the workers of start_server are: sockets by SERVER_STARTER_PORT, its number by
@@ -34,7 +36,7 @@ def serve(connection):
             if not more:
                 return
             data += more
-        connection.sendall(b"HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nX-Generation: %s\\r\\n"
+        connection.sendall(b"HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nX-Tenure-Generation: %s\\r\\n"
             b"Content-Length: %d\\r\\n\\r\\n%s" % (generation.encode(), len(body), body))
 threads = []
 while not ending:
@@ -86,31 +88,143 @@ def test_start_server_by_tenured(tenured_run, starter_worker, load):  # noqa: F8
     assert_clean(running.stop(), 200)
 
 
-def test_start_server_itself(starter_worker, tmp_path):
-    """The same worker, unchanged, under the original: it says the same."""
-    original = shutil.which("start_server")
-    if not original:
+@pytest.fixture
+def original(starter_worker, tmp_path):
+    """original(port) starts the same worker, unchanged, under start_server itself."""
+    program = shutil.which("start_server")
+    if not program:
         pytest.skip("start_server is not installed")
+    made = []
+
+    def make(port):
+        command = [program, "--port", f"127.0.0.1:{port}", "--interval", "1", "--", sys.executable, starter_worker]
+        one = Program(command, tmp_path, "start_server", env=clean_environment(FLAVOUR="vanilla"))
+        made.append(one)
+        one.start()
+
+        def answers():
+            try:
+                return get(port) == f"generation 1 of 127.0.0.1:{port} in vanilla"
+            except OSError:
+                return False
+
+        wait_until(answers, 15, "start_server's worker")
+        return one
+
+    yield make
+    for one in made:
+        if one.is_running():
+            one.signal(signal.SIGTERM)
+            one.wait(20)
+        one.kill()
+
+
+def test_start_server_itself(original):
+    """It says the same there."""
     port = free_port()
-    environment = clean_environment(FLAVOUR="vanilla")
-    with subprocess.Popen([original, "--port", f"127.0.0.1:{port}", "--", sys.executable, starter_worker],
-            env=environment, stderr=subprocess.DEVNULL, cwd=tmp_path) as server:
-        try:
-            def answers():
-                try:
-                    return get(port) == f"generation 1 of 127.0.0.1:{port} in vanilla"
-                except OSError:
-                    return False
-            wait_until(answers, 15, "start_server's worker")
-        finally:
-            server.terminate()
-            server.wait(20)
+    one = original(port)
+    one.signal(signal.SIGHUP)
+    wait_until(lambda: get(port) == f"generation 2 of 127.0.0.1:{port} in vanilla", 15, "generation 2")
 
 
-def test_page():
-    """Every option of ours that the page names is one."""
+def test_start_server_taken_over(original, starter_worker, daemon, load):
+    """With its worker: no request fails."""
+    port = free_port()
+    server = original(port)
+    config = {"services": {"web": {
+        "command": [sys.executable, str(starter_worker)], "listen": f"127.0.0.1:{port}", "handoff": "server-starter",
+        "environment": {"FLAVOUR": "vanilla"}, "autostart": False, "upgrade": {"soak": "100ms"},
+        "drain": {"settle": "50ms", "idle_wait": "1s"},
+    }}}
+    one = daemon(config)
+    running = load(port, clients=4)
+    running.wait_more(100)
+    one.ctl("adopt", "web", "--pid", server.pid, "--signal", "SIGTERM")
+    assert server.wait(20) == 0
+    running.wait_for(generation=2, count=100)
+    one.upgrade()
+    running.wait_for(generation=3, count=100)
+    assert_clean(running.stop(), 300)
+
+
+# ---- the page ----
+
+
+def fragments():
+    """What stands in `...` in the columns for tenured.yaml."""
+    page = (Path(os.environ["top_srcdir"]) / "conf" / "migrating.md").read_text()
+    column = None
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
+        if not line.startswith("|"):
+            column = None
+        elif column is None:
+            column = cells.index(next(cell for cell in cells if "tenured.yaml" in cell))
+        elif not line.startswith("|--"):
+            for text in re.findall(r"`([^`]+)`", cells[column]):
+                yield text, line
+
+
+def test_page(tmp_path):
+    """All that it says of tenured.yaml is right, by itself and in a service."""
+    skeleton = {"command": "cat", "directory": str(tmp_path), "listen": 8080}
+    checked = 0
+    for text, line in fragments():
+        key, colon, value = text.partition(": ")
+        if not colon or not re.fullmatch("[a-z_]+", key) or key in ("control",):
+            continue
+        service = {k: json.dumps(v) for k, v in skeleton.items()}
+        service[key] = value
+        if key == "user":
+            service["user"], service["group"] = "nobody", "nogroup"
+        if key == "group":
+            continue
+        if "inherit" in value:
+            service["command"] = json.dumps("cat")
+        if key == "directory":
+            service["directory"] = json.dumps(str(tmp_path))
+        if key == "command":
+            service["command"] = value if value[0] in "[\"" else json.dumps(value)
+            service["handoff"] = "circus" if "circus" in value else "listen-fds"
+        if key == "ready" and "einhorn" in value:
+            service["handoff"] = "einhorn"
+        if key == "handoff" and "circus" in value:
+            service["command"] = json.dumps(["cat", "$(circus.sockets.http)"])
+        if key == "env_file":
+            service["env_file"] = "-" + value.lstrip("-")
+        path = tmp_path / "tenured.yaml"
+        path.write_text("services:\n  web:\n" + "".join(f"    {k}: {v}\n" for k, v in service.items()))
+        done = subprocess.run([os.environ["TENURED"], "check", path], capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and "error" not in done.stderr, f"{line}\n{path.read_text()}{done.stderr}"
+        checked += 1
+    assert checked > 60
+
+
+def test_page_names_options():
+    """Every option of ours and every verb that the page names is there."""
     page = (Path(os.environ["top_srcdir"]) / "conf" / "migrating.md").read_text()
     usage = subprocess.run([os.environ["TENURED"], "--help"], capture_output=True, text=True, check=True).stdout
-    for option in ("--listen", "--workers", "--handoff", "--ready", "--drain", "--settle", "--soak"):
-        assert option in page, option
-        assert option in usage, option
+    for command in re.findall(r"^    (tenured run .*?) --(?: |$)", page, re.M):
+        for option in re.findall(r"--[a-z-]+", command):
+            assert option in usage, option
+    for line in page.splitlines():
+        cells = line.split(" | ")
+        if line.startswith("| ") and len(cells) == 3:
+            for option in re.findall(r"`(--[a-z-]+)", cells[1]):
+                assert option in usage or option == "--strategy", line
+    verbs = subprocess.run([os.environ["TENURECTL"], "help"], capture_output=True, text=True, check=True).stdout
+    for verb in re.findall(r"tenurectl ([a-z]+)", page):
+        assert re.search(rf"^  {verb}\b", verbs, re.M), verb
+
+
+def test_page_start_server():
+    """Every option of start_server is in the page, and the other way round."""
+    program = shutil.which("start_server")
+    if not program:
+        pytest.skip("start_server is not installed")
+    usage = subprocess.run([program, "--help"], capture_output=True, text=True, check=False)
+    there = set(re.findall(r"^  (--[a-z-]+)", usage.stdout + usage.stderr, re.M)) - {"--help", "--version"}
+    page = (Path(os.environ["top_srcdir"]) / "conf" / "migrating.md").read_text()
+    table = page[page.index("| start_server |"):page.index("What is different")]
+    named = {option for line in table.splitlines()[2:] for option in re.findall(r"`(--[a-z-]+)", line.split(" | ")[0])}
+    assert there == named
