@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Makes ./configure from a checkout. With "demo" or "check" it does everything a new user needs:
-# installs what is missing, builds in ./build, and runs the demonstration or all the tests.
+# installs what is missing, builds in ./build, and runs the demonstration or all the tests. "check-long" does so for
+# the tests that take an hour, which need more servers than the others.
 set -eu
 
 usage()
@@ -11,6 +12,8 @@ usage()
 usage: ./autogen.sh                  make ./configure
        ./autogen.sh demo [--yes]     install what is missing, build in ./build, run the demonstration
        ./autogen.sh check [--yes]    the same, and run every test
+       ./autogen.sh check-long [--yes]
+                                     the same, and run the tests that take an hour
 
   -y, --yes     install without asking (without a terminal nobody is asked)
   -h, --help    this text
@@ -21,7 +24,7 @@ verb=
 yes=no
 for argument; do
 	case $argument in
-	demo | check)
+	demo | check | check-long)
 		if [ -n "$verb" ]; then
 			usage >&2
 			exit 2
@@ -99,7 +102,7 @@ find_missing()
 	need libjansson-dev have_module 'jansson >= 2.13'
 	need check have_module 'check >= 0.15'
 	need scdoc have_command scdoc
-	[ "$verb" = check ] || return 0
+	[ "$verb" != demo ] || return 0
 	need python3-pytest have_pytest
 	need python3-pytest-xdist have_xdist
 	need groff-base have_command groff
@@ -128,6 +131,24 @@ find_missing()
 	need uwsgi-core have_command uwsgi
 	need uwsgi-plugin-python3 test -e /usr/lib/uwsgi/plugins/python3_plugin.so
 	need unbound have_command unbound
+	[ "$verb" = check-long ] || return 0
+	need apache2-bin have_command apache2
+	need caddy have_command caddy
+	need golang-go have_command go
+	need memcached have_command memcached
+	need pgbouncer have_command pgbouncer
+	need python3-hypercorn have_command hypercorn
+	need rustc have_command rustc
+}
+
+# Packages that are made of Node, for the tests of servers. They may be missing: those tests are skipped then.
+install_of_npm()
+{
+	if ! have_command npm; then
+		echo "npm is not there: express, fastify and koa are not tested"
+		return 0
+	fi
+	[ -e node_modules/fastify ] || npm install --no-audit --no-fund --prefix . express fastify koa || true
 }
 
 # What is going to run is shown first; on a terminal it is also asked for.
@@ -202,6 +223,10 @@ cd build
 make -j"$jobs"
 case $verb in
 check) exec make -j"$jobs" check ;;
+check-long)
+	install_of_npm
+	exec make -j"$jobs" check-long
+	;;
 demo)
 	make -j"$jobs" tests/load tests/worker
 	exec sh ../tests/demo.sh "$(pwd)"

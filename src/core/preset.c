@@ -48,6 +48,8 @@ static const struct preset presets[] = {
 		.arguments = ARGUMENTS({.words = {"--bind-to-activated-sockets", "only"}}),
 		.programs = WORDS("puma"),
 		.tested = "puma 5.6.5 (Debian 12)",
+		.needs = "--threads N:N: with fewer at first it leaves new connections waiting while "
+			 "kept ones are busy",
 	},
 	{
 		.name = "unicorn",

@@ -3,10 +3,15 @@
 
 import json
 import os
+import select
+import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import processes
 from fastcgi import fastcgi_get
-from harness import BUILD, assert_clean, http_get
+from harness import BUILD, assert_clean, connect, http_get, wait_until
 from servers import config_of
 from thread_load import fastcgi_load, postgres_load
 
@@ -45,13 +50,20 @@ def check_generation(server, one, number):
         assert text_of(server, one) == (f"hello from generation {number}\n" if server.tells else "hello\n")
 
 
-def upgrade_server(daemon, load, server, n):
-    """n upgrades under both loads, without a failed request. The results of the loads."""
+def start_server(daemon, server, drain=()):
+    """A daemon with it as its only service; drain: more keys of this name."""
     one = daemon(start=False)
     one.config, one.port = config_of(server, one)
+    one.config["services"]["web"]["drain"].update(drain)
     one.write_config()
     one.start()
     one.wait_serving(generation=1, timeout=60)
+    return one
+
+
+def upgrade_server(daemon, load, server, n):
+    """n upgrades under both loads, without a failed request. The results of the loads."""
+    one = start_server(daemon, server)
     loads = loads_of(server, one, load)
     try:
         for running in loads:
@@ -78,3 +90,84 @@ def counts(result):
 def write_row(name, **row):
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps({"name": name, **row}) + "\n")
+
+
+# ---- what a server does with kept connections when it is told to end
+
+AT_ONCE = "closes them at once"
+WITH_ANSWER = "ends them with their next answer"
+GOES_ON = "lets them go on"
+
+
+class Kept:
+    """A connection of a client that keeps it."""
+
+    def __init__(self, port):
+        self.socket = connect(port, timeout=5)
+
+    def get(self):
+        """The head of the answer in lower case, None if it was closed instead."""
+        data = b""
+        try:
+            self.socket.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            while not data.endswith(b"\n") or b"hello" not in data.partition(b"\r\n\r\n")[2]:
+                more = self.socket.recv(65536)
+                if not more:
+                    return None
+                data += more
+        except (ConnectionResetError, BrokenPipeError):
+            return None
+        return data.partition(b"\r\n\r\n")[0].decode().lower()
+
+    def is_closed(self, within):
+        """That nobody has asked for anything."""
+        return bool(select.select([self.socket], [], [], within)[0])
+
+
+def wait_port(process, port):
+    def answers():
+        assert process.is_running(), process.err
+        try:
+            return http_get(port)
+        except OSError:
+            return None
+
+    wait_until(answers, 30, f"{process.name}")
+
+
+def manner_alone(server, directory, number):
+    """Of the server itself, without tenured: what becomes of a kept connection after this signal."""
+    process, port = server.start_alone(directory)
+    try:
+        wait_port(process, port)
+        kept = Kept(port)
+        for _ in range(2):
+            head = kept.get()
+            assert head and "connection: close" not in head, head
+        process.signal(number)
+        if kept.is_closed(0.5):
+            return AT_ONCE
+        head = kept.get()
+        if head is None:
+            return AT_ONCE
+        if "connection: close" in head:
+            return WITH_ANSWER
+        time.sleep(0.1)
+        return GOES_ON if kept.get() else AT_ONCE
+    finally:
+        end_group(process)
+
+
+def end_group(process):
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    processes.end_strays()
+
+
+def drain_signal(daemon, server):
+    """The signal, as the preset or its own configuration has it."""
+    said = server.keys.get("drain", {}).get("signal")
+    if said is None and server.preset:
+        said = daemon(start=False, config={"services": {}}).ctl("presets", server.preset, json=True).json.get("signal")
+    return getattr(signal, "SIG" + (said or "TERM").removeprefix("SIG"))

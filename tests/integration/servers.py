@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import BUILD, IS_ROOT, free_port
+from harness import BUILD, IS_ROOT, clean_environment, free_port
+from harness import Program as Background
 
 
 def find(program, optional=False):
@@ -84,6 +85,10 @@ class Server(Program):
     version: list = None  # what prints it, if not --version does
     optional: bool = False  # not needed to test everything that is ours
     remark: str = ""  # for the table
+    # More words with which it binds its own port (also in $ALONE), and is a child of who starts it; None: it keeps no
+    # connections, or is another one's way of being started.
+    alone: list = None
+    hosted: list = field(default_factory=list)  # more words with which tenured starts it
 
     def build_in(self, directory):
         program = find(self.program, self.optional)
@@ -99,7 +104,7 @@ class Server(Program):
             self.build_in(directory)
         service = {
             "preset": self.preset or "none",
-            "command": [self.fill(word, directory, port) for word in self.command],
+            "command": [self.fill(word, directory, port) for word in [*self.command, *self.hosted]],
             "directory": str(directory),
             "listen": f"{self.host}:{port}",
             "upgrade": {"soak": "100ms"},
@@ -109,6 +114,18 @@ class Server(Program):
         service.update(self.keys)
         service["drain"] = {"settle": "100ms", **self.keys.get("drain", {})}
         return service
+
+    def start_alone(self, directory):
+        """Without tenured, on a port of its own: the process, the port."""
+        port = free_port()
+        self.write_files(directory, port)
+        if self.build:
+            self.build_in(directory)
+        more = {"NODE_PATH": node_modules(self.npm, self.optional)} if self.npm else {}
+        command = [self.fill(word, directory, port) for word in [*self.command, *self.alone]]
+        server = Background(command, directory, "alone", env=clean_environment(ALONE=str(port), **more), cwd=directory)
+        server.spawn["start_new_session"] = True  # it ends with its group
+        return server.start(), port
 
     def found_version(self):
         if self.npm is None:
@@ -180,7 +197,7 @@ index-file.names = ("hello.txt")
 
 NODE = """const http = require('http')
 const body = `hello from generation ${process.env.TENURE_GENERATION}\\n`
-http.createServer((request, response) => response.end(body)).listen({ fd: 3 })
+http.createServer((request, response) => response.end(body)).listen(process.env.ALONE || { fd: 3 })
 """
 
 NODE_CLUSTER = """const cluster = require('cluster')
@@ -189,7 +206,7 @@ if (cluster.isPrimary) {
   for (let i = 0; i < 2; i++) cluster.fork()
 } else {
   const body = `hello from generation ${process.env.TENURE_GENERATION}\\n`
-  http.createServer((request, response) => response.end(body)).listen({ fd: 3 })
+  http.createServer((request, response) => response.end(body)).listen(process.env.ALONE || { fd: 3 })
 }
 """
 
@@ -221,6 +238,9 @@ import (
 
 func main() {
 	listener, err := net.FileListener(os.NewFile(3, "http"))
+	if port := os.Getenv("ALONE"); port != "" {
+		listener, err = net.Listen("tcp", "127.0.0.1:"+port)
+	}
 	if err != nil {
 		panic(err)
 	}
@@ -270,8 +290,11 @@ fn serve(mut stream: TcpStream, body: String) {
 }
 
 fn main() {
-    let listener = unsafe { TcpListener::from_raw_fd(3) };
-    let body = format!("hello from generation {}\\n", std::env::var("TENURE_GENERATION").unwrap());
+    let listener = match std::env::var("ALONE") {
+        Ok(port) => TcpListener::bind(format!("127.0.0.1:{}", port)).unwrap(),
+        Err(_) => unsafe { TcpListener::from_raw_fd(3) },
+    };
+    let body = format!("hello from generation {}\\n", std::env::var("TENURE_GENERATION").unwrap_or_default());
     for stream in listener.incoming().flatten() {
         let body = body.clone();
         std::thread::spawn(move || serve(stream, body));
@@ -282,19 +305,21 @@ fn main() {
 NODE_PACKAGE = {
     "express": """const app = require('express')()
 app.get('/', (request, response) => response.send(body))
-app.listen({ fd: 3 })
+app.listen(LISTEN)
 """,
     "fastify": """const app = require('fastify')()
 app.get('/', (request, reply) => reply.send(body))
-app.listen({ fd: 3 })
+app.listen(LISTEN)
 process.on('SIGTERM', () => app.close())
 """,
     "koa": """const app = new (require('koa'))()
 app.use((context) => { context.body = body })
-app.listen({ fd: 3 })
+app.listen(LISTEN)
 """,
 }
 
+# fastify wants an object.
+NODE_LISTEN = {"fastify": "process.env.ALONE ? { port: process.env.ALONE } : { fd: 3 }"}
 NODE_BODY = "const body = `hello from generation ${process.env.TENURE_GENERATION}\\n`\n"
 
 PSGI = """my $body = "hello from generation $ENV{TENURE_GENERATION}\\n";
@@ -315,7 +340,9 @@ UWSGI_ENDS = ["--master", "--hook-master-start", "unix_signal:15 gracefully_kill
 
 
 def of_npm(package):
-    return Server("node", "node", ["node", "server.js"], {"server.js": NODE_BODY + NODE_PACKAGE[package]}, npm=package)
+    listen = NODE_LISTEN.get(package, "process.env.ALONE || { fd: 3 }")
+    text = NODE_BODY + NODE_PACKAGE[package].replace("LISTEN", listen)
+    return Server("node", "node", ["node", "server.js"], {"server.js": text}, npm=package, alone=[])
 
 
 # These come with presets: each of them is upgraded by `make check`.
@@ -323,27 +350,29 @@ SERVERS = {
     "gunicorn": Server("gunicorn", "gunicorn", ["gunicorn", "--workers", "2", "app:application"],
         {"app.py": WSGI}),
     "uvicorn": Server("uvicorn", "uvicorn", ["uvicorn", "--no-access-log", "app:application"],
-        {"app.py": ASGI}),
-    "puma": Server("puma", "puma", ["puma", "--quiet", "config.ru"], {"config.ru": RACK}),
+        {"app.py": ASGI}, alone=["--port", "PORT"]),
+    "puma": Server("puma", "puma", ["puma", "--quiet", "--threads", "5:5", "config.ru"], {"config.ru": RACK},
+        remark="`--threads 5:5`: see below",
+        alone=["--bind", "tcp://127.0.0.1:PORT"]),
     "unicorn": Server("unicorn", "unicorn", ["unicorn", "config.ru"], {"config.ru": RACK}),
     "nginx": Server("nginx", "nginx", ["nginx", "-e", "stderr", "-p", "DIR", "-c", "DIR/nginx.conf"],
-        {"nginx.conf": NGINX}, tells=False, version=["PROGRAM", "-v"]),
+        {"nginx.conf": NGINX}, tells=False, version=["PROGRAM", "-v"], alone=["-g", "daemon off;"]),
     "haproxy": Server("haproxy", "haproxy", ["haproxy", "-db", "-f", "haproxy.cfg"],
-        {"haproxy.cfg": HAPROXY}, tells=False, version=["PROGRAM", "-v"]),
+        {"haproxy.cfg": HAPROXY}, tells=False, version=["PROGRAM", "-v"], alone=[]),
     "lighttpd": Server("lighttpd", "lighttpd", ["lighttpd", "-f", "lighttpd.conf"],
-        {"lighttpd.conf": LIGHTTPD, "hello.txt": "hello\n"}, tells=False, version=["PROGRAM", "-v"]),
-    "node": Server("node", "node", ["node", "server.js"], {"server.js": NODE}),
+        {"lighttpd.conf": LIGHTTPD, "hello.txt": "hello\n"}, tells=False, version=["PROGRAM", "-v"], alone=["-D"]),
+    "node": Server("node", "node", ["node", "server.js"], {"server.js": NODE}, alone=[]),
     "node-cluster": Server("node", "node", ["node", "cluster.js"], {"cluster.js": NODE_CLUSTER},
-        remark="module cluster, two workers"),
+        remark="module cluster, two workers", alone=[]),
     "php-fpm": Server("php-fpm", "php-fpm*", ["PROGRAM", "--fpm-config", "DIR/php-fpm.conf", "-R"],
         {"php-fpm.conf": PHP_FPM, "hello.php": PHP}, protocol="fastcgi",
         remark="FastCGI; a kept connection has a child of its own"),
     "uwsgi": Server("uwsgi", "uwsgi", UWSGI, {"app.py": WSGI},
         remark="`--add-header \"Connection: close\"`: see below"),
     "go": Server("go", "go", ["./server"], {"server.go": GO},
-        build=["PROGRAM", "build", "-o", "server", "server.go"], version=["PROGRAM", "version"], optional=True),
+        build=["PROGRAM", "build", "-o", "server", "server.go"], version=["PROGRAM", "version"], optional=True, alone=[]),
     "rust": Server("rust", "rustc", ["./server"], {"server.rs": RUST},
-        build=["PROGRAM", "-o", "server", "server.rs"], optional=True),
+        build=["PROGRAM", "-o", "server", "server.rs"], optional=True, alone=[]),
 }
 
 # And these without, or of the same presets: `make check-long` upgrades them too.
@@ -355,13 +384,14 @@ MORE = {
         {"haproxy.cfg": HAPROXY.replace("bind 127.0.0.1:PORT", 'bind "fd@${FD}"')},
         {"handoff": "arguments", "environment": {"FD": "{fd:http}"}, "drain": {"signal": "USR1", "idle_wait": "60s"}},
         tells=False, version=["PROGRAM", "-v"], remark='`bind "fd@${FD}"`'),
-    "hypercorn": Server(None, "hypercorn", ["hypercorn", "--bind", "fd://{fd:http}", "app:application"],
+    "hypercorn": Server(None, "hypercorn", ["hypercorn", "app:application"],
         {"app.py": ASGI_THAT_READS}, {"handoff": "arguments", "drain": {"idle_wait": "10s"}},
+        hosted=["--bind", "fd://{fd:http}"],
         version=[sys.executable, "-c", "import importlib.metadata as m; print(m.version('hypercorn'))"],
-        remark="an application that reads its request: see below"),
+        remark="an application that reads its request: see below", alone=["--bind", "127.0.0.1:PORT"]),
     "starman": Server(None, "starman", ["starman", "--workers", "10", "app.psgi"], {"app.psgi": PSGI},
         {"handoff": "server-starter", "drain": {"signal": "QUIT", "idle_wait": "10s"}},
-        remark="a kept connection has a worker of its own: more workers than those"),
+        remark="a kept connection has a worker of its own: more workers than those", alone=["--listen", "127.0.0.1:PORT"]),
     "uwsgi (zerg)": Server(None, "uwsgi", [*UWSGI, *UWSGI_ENDS, "--zerg", "{socket:uwsgi-zerg}"], {"app.py": WSGI},
         {"handoff": "uwsgi-zerg", "drain": {"idle_wait": "10s"}}),
     "pgbouncer": Server(None, "pgbouncer", ["PROGRAM", "pgbouncer.ini"], {"pgbouncer.ini": PGBOUNCER},
