@@ -23,6 +23,7 @@ struct preset {
 	uint64_t idle_wait_usec; /* 0: the default */
 	uint64_t timeout_usec;	 /* of drain; 0: the default */
 	bool nonblocking;	 /* it accepts without waiting, and does not ask for that itself */
+	bool nodelay;		 /* TCP: it does not ask for TCP_NODELAY on a socket it was given */
 	const struct preset_argument *arguments; /* ended by one without words; may be NULL */
 	const char *const *programs; /* what it may be called, without a version; NULL-terminated */
 	const char *tested;	     /* with which version; NULL: with none */

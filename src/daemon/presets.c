@@ -70,6 +70,8 @@ static void print_keys(const struct preset *p)
 	}
 	if (p->nonblocking)
 		printf("    nonblocking: true     # of each listener\n");
+	if (p->nodelay)
+		printf("    nodelay: true     # of each TCP listener\n");
 	for (size_t i = 0; p->arguments && p->arguments[i].words[0]; i++) {
 		const struct preset_argument *a = &p->arguments[i];
 
@@ -143,9 +145,9 @@ static json_t *json_preset(const struct preset *p)
 	_cleanup_free_ char *idle_wait = format_duration(p->idle_wait_usec);
 	_cleanup_free_ char *timeout = format_duration(p->timeout_usec);
 	_cleanup_free_ char *signal = xasprintf("SIG%s", p->signal ? sigabbrev_np(p->signal) : "");
-	json_t *o = json_pack("{s:s, s:s, s:s, s:o, s:b, s:b}", "name", p->name, "for", p->what,
-		"command", p->command, "handoff", json_handoff(p->handoff), "nonblocking",
-		p->nonblocking, "tested", p->tested != NULL);
+	json_t *o = json_pack("{s:s, s:s, s:s, s:o, s:b, s:b, s:b}", "name", p->name, "for",
+		p->what, "command", p->command, "handoff", json_handoff(p->handoff), "nonblocking",
+		p->nonblocking, "nodelay", p->nodelay, "tested", p->tested != NULL);
 	json_t *arguments = json_array();
 
 	for (size_t i = 0; p->arguments && p->arguments[i].words[0]; i++)

@@ -44,6 +44,19 @@ def test_the_list(daemon):
     assert 'did you mean "nginx"?' in bad.err
 
 
+def test_answers_at_once(daemon, load):
+    """uvicorn does not ask for TCP_NODELAY on a socket that it is given: a kept connection would wait for 40 ms for
+    each answer, that of a client's delayed acknowledgement."""
+    one = start(daemon, "uvicorn")
+    usual = load(one.port, clients=1, keepalive=True, requests=100).finish()
+    one.config["services"]["web"]["listen"] = {"http": {"address": f"127.0.0.1:{one.port}", "nodelay": False}}
+    one.write_config()
+    one.reload()
+    one.upgrade()
+    slow = load(one.port, clients=1, keepalive=True, requests=20).finish()
+    assert usual["latency_usec"]["p50"] < slow["latency_usec"]["p50"] / 2, (usual, slow)
+
+
 def test_the_table(daemon):
     """conf/servers.md has a row for each server, and each preset in the version that `tenurectl presets` names."""
     page = (Path(os.environ["top_srcdir"]) / "conf" / "servers.md").read_text()

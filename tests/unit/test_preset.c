@@ -66,6 +66,19 @@ START_TEST(options)
 	ck_assert_int_eq(socket_options_value(&s.listeners[1].options, OPTION_NONBLOCKING, -1), 0);
 	ck_assert_int_eq(s.drain.signal, SIGQUIT);
 	ck_assert_int_eq(s.handoff, HANDOFF_NGINX);
+	ck_assert_int_eq(socket_options_value(&s.listeners[0].options, OPTION_NODELAY, -1), -1);
+
+	/* Only where there is such an option. */
+	begin("uvicorn", "uvicorn");
+	ck_assert_int_eq(address_parse("unix:/x", false, &s.listeners[1].address), 0);
+	ck_assert_int_eq(preset_finish(&s), 0);
+	ck_assert_int_eq(socket_options_value(&s.listeners[0].options, OPTION_NODELAY, -1), 1);
+	ck_assert_int_eq(socket_options_value(&s.listeners[1].options, OPTION_NODELAY, -1), -1);
+	ck_assert_int_eq(preset_finish(&s), 0);
+	begin("uvicorn", "uvicorn");
+	s.listeners[0].inherited = true;
+	ck_assert_int_eq(preset_finish(&s), 0);
+	ck_assert_int_eq(socket_options_value(&s.listeners[0].options, OPTION_NODELAY, -1), -1);
 }
 END_TEST
 
