@@ -11,8 +11,6 @@
 #include "sys/fdpass.h"
 #include "wire/channel.h"
 
-/* One worker's flood must not keep the others waiting. */
-enum { MESSAGES_AT_ONCE = 32 };
 /* When a listener is offered again to a worker that had no room for it. */
 #define OFFER_AGAIN_USEC USEC_PER_SEC
 
@@ -353,17 +351,18 @@ static void handle(
 	}
 }
 
-/* 1; 0: nothing is there now; -1: it is over. */
+/* What it has cost; 0: nothing is there now; -1: it is over. */
 static int receive(struct worker_process *p)
 {
 	struct channel_message m;
 	struct notify_datagram d;
-	int r = notify_socket_receive(p->channel_fd, &d);
+	int cost, r = notify_socket_receive(p->channel_fd, &d);
 
 	if (r < 0)
 		return r == -EAGAIN || r == -ENOBUFS || r == -ENOMEM ? 0 : -1;
 	if (d.len == 0 && d.n_fds == 0)
 		return -1;
+	cost = WORKER_COST_OF_MESSAGE + (int)d.n_fds;
 	r = channel_parse(d.data, d.len, &m);
 	if (!worker_process_is_sender(p, &d))
 		complain(p, "a process spoke that is none of its own");
@@ -377,25 +376,41 @@ static int receive(struct worker_process *p)
 	else
 		handle(p, &m, &d);
 	notify_datagram_close(&d);
-	return 1;
+	return cost;
+}
+
+/* As receive(), of the last one. */
+static int receive_some(struct worker_process *p, int max_cost)
+{
+	int fd = p->channel_fd, r = 1;
+
+	for (int cost = 0; cost < max_cost && r > 0 && p->channel_fd == fd; cost += r)
+		r = receive(p);
+	return r;
 }
 
 static int on_channel(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
 	struct worker_process *p = userdata;
+	int r = receive_some(p, WORKER_COST_AT_ONCE);
 
-	(void)source;
-	for (int i = 0, r = 1; i < MESSAGES_AT_ONCE && r > 0 && p->channel_fd == fd; i++) {
-		r = receive(p);
-		if (r < 0) {
-			worker_channel_done(p);
-			worker_process_changed(p);
-			return 0;
-		}
+	if (r < 0) {
+		worker_channel_done(p);
+		worker_process_changed(p);
+		return 0;
 	}
+	if (p->channel_fd == fd)
+		(void)sd_event_source_set_priority(
+			source, r > 0 ? PRIORITY_CONTROL : PRIORITY_NOTIFY);
 	if (p->channel_fd == fd && (revents & EPOLLOUT))
 		worker_channel_sync(p);
 	return 0;
+}
+
+void worker_channel_catch_up(struct worker_process *p)
+{
+	if (p->channel_fd >= 0)
+		(void)receive_some(p, WORKER_COST_OF_LAST_WORDS);
 }
 
 /* --- its life ------------------------------------------------------------------ */

@@ -18,6 +18,8 @@ int worker_channel_open(
 int worker_channel_watch(struct worker_process *p);
 /* An earlier daemon's, by its number in the store. */
 void worker_channel_restore(struct worker_process *p, unsigned number);
+/* What a worker that has ended had said before. */
+void worker_channel_catch_up(struct worker_process *p);
 /* Close it; unless the next daemon has it. */
 void worker_channel_done(struct worker_process *p);
 /* Tell what is to be told, as far as there is room. A worker without a channel, or that does not

@@ -9,9 +9,6 @@
 #include "sys/process.h"
 #include "wire/notify.h"
 
-/* One worker's flood must not keep the others waiting. */
-enum { DATAGRAMS_AT_ONCE = 32 };
-
 bool worker_process_is_sender(const struct worker_process *p, const struct notify_datagram *d)
 {
 	const struct manager_generation *g = manager_service_generation(p->service, p->generation);
@@ -104,12 +101,16 @@ int worker_notify_dispatch(sd_event_source *source, int fd, uint32_t revents, vo
 	struct worker_process *p = userdata;
 	struct notify_datagram d;
 	struct notify_message m;
+	size_t max = source ? WORKER_COST_AT_ONCE : WORKER_COST_OF_LAST_WORDS;
+	bool more = true;
 
-	(void)source;
 	(void)revents;
-	for (int i = 0; i < DATAGRAMS_AT_ONCE && p->notify_fd == fd; i++) {
-		if (notify_socket_receive(fd, &d) < 0)
+	for (size_t cost = 0; cost < max && p->notify_fd == fd; cost += WORKER_COST_OF_MESSAGE) {
+		if (notify_socket_receive(fd, &d) < 0) {
+			more = false;
 			break;
+		}
+		cost += d.n_fds;
 		/* A barrier is answered by closing what came with it. */
 		if (!worker_process_is_sender(p, &d)) {
 			log_debug("%s: a message to worker %u's notify socket came from process "
@@ -123,5 +124,8 @@ int worker_notify_dispatch(sd_event_source *source, int fd, uint32_t revents, vo
 		notify_datagram_close(&d);
 		handle(p, &m);
 	}
+	if (source && p->notify_fd == fd)
+		(void)sd_event_source_set_priority(
+			source, more ? PRIORITY_CONTROL : PRIORITY_NOTIFY);
 	return 0;
 }

@@ -265,9 +265,10 @@ void worker_process_ended(struct worker_process *p, int code, int status)
 		.value = code == CLD_EXITED && status == 0,
 	};
 
-	/* What it said last is still in its notify socket, and what it wrote in its output. */
+	/* What it said last is still in its sockets, and what it wrote in its output. */
 	if (p->notify_fd >= 0)
 		(void)worker_notify_dispatch(NULL, p->notify_fd, 0, p);
+	worker_channel_catch_up(p);
 	if (p->output)
 		output_catch_up(p->output);
 	adopt_ended(p->service, p->generation);

@@ -13,6 +13,15 @@ struct ready_watch;
 struct output;
 struct notify_datagram; /* sys/notify_socket.h */
 
+/* A worker's flood must not keep others waiting: of what it says so much is read at once (each
+ * descriptor costs 1), and who has more to say than that waits behind everybody else. What it said
+ * before it ended is read to the end, unless somebody goes on in its place. */
+enum {
+	WORKER_COST_OF_MESSAGE = 8,
+	WORKER_COST_AT_ONCE = 256,
+	WORKER_COST_OF_LAST_WORDS = 8192,
+};
+
 struct worker_process {
 	struct manager_service *service;
 	unsigned generation, index;

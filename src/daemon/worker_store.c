@@ -10,6 +10,7 @@
 #include "daemon/state_tables.h"
 #include "daemon/worker_channel.h"
 #include "daemon/worker_process.h"
+#include "sys/fdpass.h"
 
 /* Generations that live, and one for those of an earlier daemon that knew no views. */
 enum { HOLDERS_MAX = CONFIG_GENERATIONS_MAX + 4, EVERYBODY = 0 };
@@ -34,6 +35,9 @@ struct stored_fd {
 struct worker_store {
 	struct stored_fd **list; /* in the order in which they came */
 	size_t n, capacity;
+	/* The same by place and open file: each of many that come is looked for there. */
+	struct stored_fd **by_file;
+	size_t by_file_capacity;
 	unsigned current; /* who served when it was looked at last */
 	bool changed, told;
 };
@@ -52,21 +56,67 @@ static void stored_free(struct stored_fd *f)
 
 	if (f->source)
 		sd_event_source_disable_unref(f->source);
-	if (!m->detached)
+	if (!m->detached) {
+		fdpass_forget_linger(f->fd); /* for the keeper, too */
 		store_drop(m->store, f->fd);
+	}
 	close_fd(f->fd);
 	free(f->name);
 	free(f);
 }
 
+static void take_out(struct stored_fd **list, size_t n, size_t i)
+{
+	memmove(&list[i], &list[i + 1], (n - i - 1) * sizeof(*list));
+}
+
 static void drop(struct manager_service *s, size_t i)
 {
 	struct worker_store *w = s->worker_store;
+	struct stored_fd *f = w->list[i];
+	size_t k = 0;
 
-	stored_free(w->list[i]);
-	memmove(&w->list[i], &w->list[i + 1], (w->n - i - 1) * sizeof(struct stored_fd *));
+	while (w->by_file[k] != f)
+		k++;
+	take_out(w->by_file, w->n, k);
+	take_out(w->list, w->n, i);
 	w->n--;
+	stored_free(f);
 	note(s);
+}
+
+/* <0, 0, >0: by place, then in the kernel's order of open files, which is the same for as long as
+ * they are open. Where it has none to tell nothing is the same. */
+static int compare(unsigned index, int fd, const struct stored_fd *f)
+{
+	long r;
+
+	if (index != f->index)
+		return index < f->index ? -1 : 1;
+	r = syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, fd, f->fd);
+	return r == 0 ? 0 : r == 1 ? -1 : 1;
+}
+
+/* Where it is in by_file, or would be. */
+static bool find_place(const struct worker_store *w, unsigned index, int fd, size_t *ret)
+{
+	size_t low = 0, high = w->n;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+		int r = compare(index, fd, w->by_file[middle]);
+
+		if (r == 0) {
+			*ret = middle;
+			return true;
+		}
+		if (r < 0)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	*ret = low;
+	return false;
 }
 
 /* --- views ----------------------------------------------------------------- */
@@ -79,15 +129,19 @@ static struct holder *holder_of(struct stored_fd *f, unsigned generation)
 	return NULL;
 }
 
-static void hold(struct stored_fd *f, unsigned generation, bool given)
+/* Has that changed anything? */
+static bool hold(struct stored_fd *f, unsigned generation, bool given)
 {
 	struct holder *h = holder_of(f, generation);
 
+	if (h ? h->given || !given : f->n_holders >= HOLDERS_MAX)
+		return false;
 	if (h)
-		h->given |= given;
-	else if (f->n_holders < HOLDERS_MAX)
+		h->given = true;
+	else
 		f->holders[f->n_holders++] =
 			(struct holder){.generation = generation, .given = given};
+	return true;
 }
 
 static void let_go(struct stored_fd *f, const struct holder *h)
@@ -106,15 +160,17 @@ static bool has_served(const struct manager_service *s, unsigned generation)
 }
 
 /* Into the view of the one that stores it, and of those who come after it. */
-static void hold_for_all(struct manager_service *s, struct stored_fd *f, unsigned generation)
+static bool hold_for_all(struct manager_service *s, struct stored_fd *f, unsigned generation)
 {
-	hold(f, generation, true);
+	bool changed = hold(f, generation, true);
+
 	for (size_t i = 0; i < s->n_generations; i++) {
 		unsigned other = s->generations[i]->number;
 
 		if (other > generation || (other == s->core.current && has_served(s, generation)))
-			hold(f, other, false);
+			changed |= hold(f, other, false);
 	}
+	return changed;
 }
 
 static int on_hangup(sd_event_source *source, int fd, uint32_t revents, void *userdata)
@@ -140,8 +196,10 @@ static int add(struct manager_service *s, unsigned index, const char *name, bool
 {
 	struct worker_store *w = s->worker_store;
 	struct stored_fd *f;
+	size_t place;
 
-	if (array_reserve(&w->list, &w->capacity, w->n + 1, sizeof(f)) < 0)
+	if (array_reserve(&w->list, &w->capacity, w->n + 1, sizeof(f)) < 0 ||
+		array_reserve(&w->by_file, &w->by_file_capacity, w->n + 1, sizeof(f)) < 0)
 		return -ENOMEM;
 	f = calloc(1, sizeof(*f));
 	if (!f)
@@ -158,6 +216,9 @@ static int add(struct manager_service *s, unsigned index, const char *name, bool
 	/* What went with its worker is not handed to the next one. */
 	if (f->source)
 		(void)sd_event_source_set_priority(f->source, PRIORITY_CHILD - 1);
+	(void)find_place(w, index, f->fd, &place);
+	memmove(&w->by_file[place + 1], &w->by_file[place], (w->n - place) * sizeof(f));
+	w->by_file[place] = f;
 	w->list[w->n++] = f;
 	*fd = -1;
 	return 0;
@@ -184,11 +245,9 @@ static size_t count(const struct worker_store *w, unsigned generation, unsigned 
 /* As systemd does: what is there already, under whatever name, is not stored twice. */
 static struct stored_fd *find(const struct worker_store *w, unsigned index, int fd)
 {
-	for (size_t i = 0; i < w->n; i++)
-		if (w->list[i]->index == index &&
-			syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, w->list[i]->fd, fd) == 0)
-			return w->list[i];
-	return NULL;
+	size_t i;
+
+	return find_place(w, index, fd, &i) ? w->by_file[i] : NULL;
 }
 
 static void store(struct manager_service *s, unsigned generation, unsigned index,
@@ -200,8 +259,8 @@ static void store(struct manager_service *s, unsigned generation, unsigned index
 	int kept = *fd;
 
 	if (there) {
-		hold_for_all(s, there, generation);
-		note(s);
+		if (hold_for_all(s, there, generation))
+			note(s);
 		return;
 	}
 	if (count(w, generation, index) >= WORKER_STORE_MAX || w->n >= WORKER_STORE_TOTAL_MAX) {
@@ -217,6 +276,7 @@ static void store(struct manager_service *s, unsigned generation, unsigned index
 		return;
 	}
 	hold_for_all(s, w->list[w->n - 1], generation);
+	fdpass_forget_linger(kept);
 	(void)store_add(s->manager->store, STORED_WORKER, kept);
 	note(s);
 }
@@ -438,6 +498,7 @@ struct worker_store *worker_store_free(struct manager_service *s)
 	for (size_t i = 0; i < w->n; i++)
 		stored_free(w->list[i]);
 	free(w->list);
+	free(w->by_file);
 	free(w);
 	return NULL;
 }

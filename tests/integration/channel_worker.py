@@ -2,11 +2,14 @@
 """A worker that speaks to its channel without libtenure, in the bytes of wire/channel.h. Any request is
 answered by what it knows, as JSON; words behind "?" have it do things first. Arguments are manners."""
 
+import contextlib
 import json
 import os
 import selectors
 import socket
+import struct
 import sys
+import threading
 import time
 
 MANNERS = set(sys.argv[1:])
@@ -63,6 +66,17 @@ def do(word):
         fds = [a.fileno() for a, _ in pairs]
         for at in range(0, len(fds), 253):
             say("store\nname=pair", fds[at : at + 253])
+    elif verb == "linger":  # a connection whose last close waits for its client, which does not read
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            kept.append(socket.create_connection(server.getsockname()))
+            connection, _ = server.accept()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, int(value)))
+        connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                connection.send(bytes(65536))
+        say("store\nname=linger", [connection.fileno()])
+        threading.Thread(target=connection.close).start()
     elif verb == "hang":
         time.sleep(float(value))
     elif verb == "raw":
@@ -156,6 +170,12 @@ if "flood" in MANNERS:
         except OSError:
             time.sleep(0.001)
     channel.setblocking(True)
+if "again" in MANNERS and os.fork() == 0:
+    crowd = [memfd(str(i)) for i in range(1000)]
+    while True:
+        for at in range(0, 1000, 250):
+            socket.send_fds(channel, [b"tenure/1 store\nname=x\n"], crowd[at : at + 250])
+            socket.send_fds(notify, [b"FDSTORE=1\nFDNAME=x"], crowd[at : at + 250])
 if "newer" in MANNERS:
     channel.send(b"tenure/2 hello\nversion=2\naccepts=drain\n")
 elif "mute" not in MANNERS:

@@ -376,6 +376,15 @@ def test_rollback_brings_it_back(web):
     assert named(respawn(one)["given"]) == ["new", "old"]
 
 
+def test_nobody_waits_for_a_stored_connection(web):
+    """Its last close is the daemon's: the client does not read, and its server wanted to wait for that."""
+    one = web(**channel_service())
+    ask(one.port, "linger=60")
+    ask(one.port, "unstore=linger")
+    one.ctl("status", timeout=30)
+    one.upgrade("web")
+
+
 def test_places_that_are_gone(web):
     one = web(**channel_service())
     with one.no_fd_leak(spare=2):
@@ -413,7 +422,7 @@ def test_many_descriptors(web):
 # ---- those that mean ill ----
 
 
-@pytest.mark.parametrize("manner", ["flood", "deaf", "silent"])
+@pytest.mark.parametrize("manner", ["flood", "deaf", "silent", "again"])
 def test_hostile_workers_cost_only_themselves(web, load, manner):
     one = web(**channel_service(), start=False)
     other = free_port()
