@@ -30,8 +30,7 @@ struct tenure {
 	int worker; /* -1: none */
 	bool nonblock;
 	struct passed_list listeners;
-	struct passed_list stored; /* not taken yet */
-	char *taken_name;	   /* of the last one that was */
+	struct passed_list stored; /* fd -1: it was taken */
 	struct sockaddr_un notify_address;
 	socklen_t notify_len;
 	int notify_fd; /* -1: nobody wants to know */

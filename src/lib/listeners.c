@@ -214,14 +214,12 @@ EXPORT int tenure_take(struct tenure *t, const char *name, const char **ret_name
 		struct passed *p = t->stored.list[i];
 		int fd = p->fd;
 
-		if (name && !streq(p->name, name))
+		if (fd < 0 || (name && !streq(p->name, name)))
 			continue;
-		passed_list_remove(&t->stored, i);
-		free(t->taken_name);
-		t->taken_name = TAKE_PTR(p->name);
-		passed_free(p);
+		/* The name stays: until tenure_free(). */
+		p->fd = -1;
 		if (ret_name)
-			*ret_name = t->taken_name;
+			*ret_name = p->name;
 		return fd;
 	}
 	return -ENOENT;

@@ -144,7 +144,6 @@ EXPORT struct tenure *tenure_free(struct tenure *t)
 	passed_free(t->gone);
 	free(t->listeners.list);
 	free(t->stored.list);
-	free(t->taken_name);
 	close_fd(t->poll_fd);
 	close_fd(t->channel_fd);
 	close_fd(t->notify_fd);

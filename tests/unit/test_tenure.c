@@ -130,7 +130,7 @@ START_TEST(under_systemd)
 	if (pid == 0) {
 		struct tenure *t;
 		struct tenure_listener l;
-		const char *name;
+		const char *name, *first;
 		char address[64];
 
 		place(fds, 4);
@@ -153,8 +153,10 @@ START_TEST(under_systemd)
 		must(tenure_find_listener(t, NULL, NULL, SOCK_DGRAM, &l) == 0 && l.fd == 4);
 		must(tenure_find_listener(t, "http", NULL, SOCK_DGRAM, &l) == -ENOENT);
 		must(tenure_listener(t, 1, &l) == 0 && strcmp(l.name, "dns") == 0);
-		must(tenure_take(t, "half", NULL) == 6);
+		must(tenure_take(t, "half", &first) == 6);
+		must(tenure_take(t, "half", NULL) == -ENOENT);
 		must(tenure_take(t, NULL, &name) == 5 && strcmp(name, "state") == 0);
+		must(strcmp(first, "half") == 0);
 		must(tenure_take(t, NULL, NULL) == -ENOENT);
 		/* Nobody would hear it. */
 		must(tenure_watchdog(t, NULL) == 0);
