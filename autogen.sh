@@ -141,7 +141,7 @@ find_missing()
 	need rustc have_command rustc
 }
 
-# Packages that are made of Node, for the tests of servers. They may be missing: those tests are skipped then.
+# Packages that are made of Node, for the tests of servers, which are skipped where they are missing.
 install_of_npm()
 {
 	if ! have_command npm; then
@@ -178,10 +178,11 @@ install_missing()
 	echo "    ${as_root:+$as_root }apt-get install --no-install-recommends$missing"
 	echo
 	case "$missing " in
-	*' haproxy '* | *' lighttpd '* | *' nginx-light '* | *' php-fpm '* | *' unbound '*)
+	*' haproxy '* | *' lighttpd '* | *' nginx-light '* | *' php-fpm '* | *' unbound '* | *' caddy '* | *' memcached '* | *' pgbouncer '*)
 		echo "(The tests run haproxy, lighttpd, nginx, php-fpm and unbound themselves. Where systemd is running,"
 		echo "Debian also starts their services: \"systemctl disable --now haproxy lighttpd nginx unbound\" undoes"
-		echo "that.)"
+		echo "that."
+		echo "So it does with those of caddy, memcached and pgbouncer, which check-long needs.)"
 		echo
 		;;
 	esac

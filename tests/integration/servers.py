@@ -370,7 +370,8 @@ SERVERS = {
     "uwsgi": Server("uwsgi", "uwsgi", UWSGI, {"app.py": WSGI},
         remark="`--add-header \"Connection: close\"`: see below"),
     "go": Server("go", "go", ["./server"], {"server.go": GO},
-        build=["PROGRAM", "build", "-o", "server", "server.go"], version=["PROGRAM", "version"], optional=True, alone=[]),
+        build=["PROGRAM", "build", "-o", "server", "server.go"], version=["PROGRAM", "version"], optional=True,
+        alone=[]),
     "rust": Server("rust", "rustc", ["./server"], {"server.rs": RUST},
         build=["PROGRAM", "-o", "server", "server.rs"], optional=True, alone=[]),
 }
@@ -391,7 +392,8 @@ MORE = {
         remark="an application that reads its request: see below", alone=["--bind", "127.0.0.1:PORT"]),
     "starman": Server(None, "starman", ["starman", "--workers", "10", "app.psgi"], {"app.psgi": PSGI},
         {"handoff": "server-starter", "drain": {"signal": "QUIT", "idle_wait": "10s"}},
-        remark="a kept connection has a worker of its own: more workers than those", alone=["--listen", "127.0.0.1:PORT"]),
+        remark="a kept connection has a worker of its own: more workers than those",
+        alone=["--listen", "127.0.0.1:PORT"]),
     "uwsgi (zerg)": Server(None, "uwsgi", [*UWSGI, *UWSGI_ENDS, "--zerg", "{socket:uwsgi-zerg}"], {"app.py": WSGI},
         {"handoff": "uwsgi-zerg", "drain": {"idle_wait": "10s"}}),
     "pgbouncer": Server(None, "pgbouncer", ["PROGRAM", "pgbouncer.ini"], {"pgbouncer.ini": PGBOUNCER},
@@ -435,12 +437,15 @@ CADDYFILE = """{
 """
 
 CANNOT = {
-    "apache2": Cannot("apache2", ["apache2", "-DFOREGROUND", "-d", "DIR", "-f", "DIR/apache2.conf"], {"apache2.conf": APACHE},
+    "apache2": Cannot("apache2", ["apache2", "-DFOREGROUND", "-d", "DIR", "-f", "DIR/apache2.conf"],
+        {"apache2.conf": APACHE},
         r"make_sock: could not bind to address 127\.0\.0\.1:\d+",
-        "Debian's is built without socket activation: it does not look at LISTEN_FDS, and binds its own", ["PROGRAM", "-v"]),
+        "Debian's is built without socket activation: it does not look at LISTEN_FDS, and binds its own",
+        ["PROGRAM", "-v"]),
     "caddy": Cannot("caddy", ["caddy", "run", "--config", "DIR/Caddyfile"], {"Caddyfile": CADDYFILE},
         r"unsupported network type: fd",
-        "2.6 does not know `bind fd/3`; `preset: caddy` is for later ones, by their documentation", ["PROGRAM", "version"]),
+        "2.6 does not know `bind fd/3`; `preset: caddy` is for later ones, by their documentation",
+        ["PROGRAM", "version"]),
     "memcached": Cannot("memcached", ["memcached", "-l", "127.0.0.1", "-p", "PORT", "-u", "nobody"], {},
         r"failed to listen on .*: Address already in use",
         "it has no way to be given a socket, and its memory would not survive an upgrade", ["PROGRAM", "--version"]),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What conf/servers.md says of servers without tenured: the faults that it has to do with, shown where nobody else is."""
+"""What conf/servers.md says of servers: their own faults, shown where nobody else is."""
 
 import dataclasses
 
@@ -44,14 +44,16 @@ def test_hypercorn(tmp_path):
 
 
 def test_puma(tmp_path, load):
-    """Four clients that keep their connections, the first that come; one of them is not accepted while the others are busy,
-    when there is no thread yet, although five are allowed."""
+    """Four clients that keep their connections, the first that come; one of them is not accepted while the others are
+    busy, when there is no thread yet, although five are allowed."""
     lost = {"0:5": 0, "5:5": 0}
     for threads, n_tries in (("0:5", 5), ("5:5", 2)):
         for _ in range(n_tries):
-            process, port = alone(SERVERS["puma"], tmp_path, command=["puma", "--threads", threads, "config.ru"])
+            words = ["puma", "--threads", threads, "config.ru"]
+            process, port = alone(SERVERS["puma"], tmp_path, command=words)
             try:
-                wait_until(lambda started=process: "Listening on" in started.out.rpartition("Puma starting")[2], 20, "puma")
+                wait_until(
+                    lambda now=process: "Listening on" in now.out.rpartition("Puma starting")[2], 20, "puma")
                 running = load(port, clients=4, think="2ms", keepalive=True, duration="6s")
                 lost[threads] += running.finish()["failures"].get("timeout", 0)
             finally:

@@ -19,8 +19,8 @@ class ThreadResult(dict):
 
 
 class ThreadLoad:
-    """ThreadLoad(lambda: FastCgi(port, script)) until stop(). connect() makes a connection, whose get() is one request and
-    its answer as a text, and whose `socket` is one. requests_per_connection 1: closed after each."""
+    """ThreadLoad(lambda: FastCgi(port, script)) until stop(). connect() makes a connection, whose get() is one request
+    and its answer as a text, and whose `socket` is one. requests_per_connection 1: closed after each."""
 
     def __init__(self, connect, clients=4, requests_per_connection=1, think=0.005):
         self.connect, self.n_per_connection, self.think = connect, requests_per_connection, think
