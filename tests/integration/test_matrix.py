@@ -56,6 +56,7 @@ def test_cannot(daemon, name):
     command = [server.fill(word, one.directory, port) for word in server.command]
     one.config = {"services": {"web": {
         "preset": "none", "command": command, "directory": str(one.directory), "listen": f"127.0.0.1:{port}",
+        "environment": {"XDG_DATA_HOME": str(one.directory), "XDG_CONFIG_HOME": str(one.directory)},
         "handoff": ["listen-fds", "stdin", "nginx"], "ready": {"timeout": "5s"}, "restart": {"policy": "never"},
     }}}
     one.write_config()
