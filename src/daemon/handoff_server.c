@@ -18,6 +18,8 @@
 /* Who has not finished by then never will. */
 #define ASK_USEC (10 * USEC_PER_SEC)
 #define TELL_AGAIN_USEC (60 * USEC_PER_SEC)
+/* How long nobody is let in when there are no descriptors left. */
+#define PAUSE_USEC (100 * USEC_PER_MSEC)
 
 enum {
 	LINE_MAX_BYTES = 1024,
@@ -50,9 +52,10 @@ struct handoff_server {
 	char *paths[KINDS];
 	int fds[KINDS];
 	sd_event_source *sources[KINDS];
+	sd_event_source *pause; /* while nobody is let in */
 	struct asker *askers;
 	unsigned n_askers;
-	uint64_t told_usec; /* when a stranger was told of last; 0: never */
+	uint64_t told_usec; /* when somebody was told of last; 0: never */
 };
 
 static void asker_free(struct asker *a)
@@ -101,12 +104,22 @@ static struct worker_process *find_worker(const struct manager *m, pid_t pid)
 	return NULL;
 }
 
+/* Anybody can connect, and fill the log. */
+static bool may_tell(struct handoff_server *s)
+{
+	uint64_t now = manager_now(s->manager);
+
+	if (s->told_usec != 0 && now - s->told_usec <= TELL_AGAIN_USEC)
+		return false;
+	s->told_usec = now;
+	return true;
+}
+
 /* The worker at the other end, if its service has to do with this kind. */
 static struct worker_process *worker_at(
 	struct handoff_server *s, enum handoff_kind kind, int fd, struct manager_generation **ret)
 {
 	_cleanup_peer_ struct peer peer = {0};
-	uint64_t now = manager_now(s->manager);
 	struct worker_process *p;
 
 	if (peer_of(fd, &peer) < 0)
@@ -115,9 +128,7 @@ static struct worker_process *worker_at(
 	*ret = p ? manager_service_generation(p->service, p->generation) : NULL;
 	if (*ret && ((*ret)->snapshot->config.handoff & kind))
 		return p;
-	/* Anybody can connect, and fill the log. */
-	if (s->told_usec == 0 || now - s->told_usec > TELL_AGAIN_USEC) {
-		s->told_usec = now;
+	if (may_tell(s))
 		log_warning(
 			"process %d is not of a service with handoff: %s, and gets nothing from "
 			"its socket",
@@ -125,7 +136,6 @@ static struct worker_process *worker_at(
 			kind == HANDOFF_UWSGI_ZERG ? "uwsgi-zerg"
 			: kind == HANDOFF_HAPROXY  ? "haproxy"
 						   : "einhorn");
-	}
 	return NULL;
 }
 
@@ -299,17 +309,47 @@ static int asker_new(
 	return r;
 }
 
+static int on_pause_over(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct handoff_server *s = userdata;
+
+	(void)source;
+	(void)usec;
+	s->pause = sd_event_source_disable_unref(s->pause);
+	for (size_t i = 0; i < KINDS; i++)
+		if (s->sources[i])
+			(void)sd_event_source_set_enabled(s->sources[i], SD_EVENT_ON);
+	return 0;
+}
+
+/* Who connects waits in the queue, and the socket stays readable: without a pause the loop would
+ * do nothing else. */
+static void pause_all(struct handoff_server *s, int error)
+{
+	if (s->pause || sd_event_add_time_relative(s->manager->event, &s->pause, CLOCK_MONOTONIC,
+				PAUSE_USEC, 0, on_pause_over, s) < 0)
+		return;
+	for (size_t i = 0; i < KINDS; i++)
+		if (s->sources[i])
+			(void)sd_event_source_set_enabled(s->sources[i], SD_EVENT_OFF);
+	if (may_tell(s))
+		log_error("workers that ask for their sockets wait: %s", strerror(error));
+}
+
 static int on_connection(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
 	struct handoff_server *s = userdata;
-	int taken = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+	int taken = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct manager_generation *g;
 	struct worker_process *p;
 
 	(void)source;
 	(void)revents;
-	if (taken < 0)
+	if (taken < 0) {
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			pause_all(s, errno);
 		return 0;
+	}
 	if (s->n_askers >= ASKERS_MAX) {
 		close_fd(taken);
 		return 0;
@@ -378,7 +418,8 @@ static int open_kind(struct handoff_server *s, size_t i, struct error *ret_error
 	s->paths[i] = TAKE_PTR(path);
 	r = sd_event_add_io(
 		s->manager->event, &s->sources[i], s->fds[i], EPOLLIN, on_connection, s);
-	return r < 0 ? r : sd_event_source_set_priority(s->sources[i], PRIORITY_NOTIFY);
+	/* Everybody may knock, as often as he likes: nothing waits for that. */
+	return r < 0 ? r : sd_event_source_set_priority(s->sources[i], PRIORITY_CONTROL);
 }
 
 int handoff_server_path(
@@ -431,6 +472,8 @@ struct handoff_server *handoff_server_free(struct handoff_server *s)
 		return NULL;
 	while (s->askers)
 		asker_free(s->askers);
+	if (s->pause)
+		sd_event_source_disable_unref(s->pause);
 	for (size_t i = 0; i < KINDS; i++) {
 		if (s->sources[i])
 			sd_event_source_disable_unref(s->sources[i]);

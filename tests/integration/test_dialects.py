@@ -5,6 +5,7 @@ and with these programs themselves where they are to be had. All upgraded under 
 import json
 import os
 import re
+import resource
 import socket
 import sys
 from contextlib import suppress
@@ -261,6 +262,21 @@ def test_strangers_at_einhorns_socket(daemon, load):
         stranger.close()
     assert one.log.count("gets nothing from its socket") <= 2
     assert one.service()["generation"] == 2
+
+
+def test_no_descriptors_left_for_who_asks(daemon):
+    """Who knocks waits, and the daemon goes on with all else: here, to its end."""
+    one = start(daemon, worker("einhorn"), f"127.0.0.1:{free_port()}", handoff="einhorn", ready="einhorn-ack")
+    one.wait_serving(generation=1)
+    _, hard = resource.prlimit(one.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(one.pid, resource.RLIMIT_NOFILE, (3, hard))
+    with socket.socket(socket.AF_UNIX) as asker:
+        asker.connect(str(one.directory / "control-einhorn.sock"))
+        one.wait_log("workers that ask for their sockets wait: Too many open files")
+        one.signal()
+        one.wait_log("workers finish what they have")
+        resource.prlimit(one.pid, resource.RLIMIT_NOFILE, (hard, hard))
+        one.wait()
 
 
 def test_hoarders_at_einhorns_socket(daemon):
