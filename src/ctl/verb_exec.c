@@ -9,7 +9,12 @@
 #include "ctl/problem.h"
 #include "ctl/text.h"
 
-enum { FIRST_FD = 3 };
+enum {
+	FIRST_FD = 3,
+	/* As env(1), chroot(1) and shells have it. */
+	EXIT_CANNOT_RUN = 126,
+	EXIT_NO_COMMAND = 127,
+};
 
 static int become(struct context *context, const json_t *reply)
 {
@@ -125,7 +130,8 @@ static int run(struct context *context, const json_t *reply, struct client_fds *
 		return problem_local(
 			o, EXIT_FAILED, "cannot prepare the command: %s", strerror(-r));
 	execvp(command[0], command);
-	return problem_local(o, EXIT_FAILED, "cannot run %s (with the service's PATH): %s",
+	r = errno == ENOENT ? EXIT_NO_COMMAND : EXIT_CANNOT_RUN;
+	return problem_local(o, r, "cannot run %s (with the service's PATH): %s",
 		program ? program : "?", strerror(errno));
 }
 

@@ -20,8 +20,11 @@ def test_environment(web):
     one.wait_log("web: its environment asked for by")
     # The exit status is the command's.
     one.ctl("exec", "web", "--", "sh", "-c", "exit 23", check=23)
-    nothing = one.ctl("exec", "web", "--", "/nonexistent", check=FAILED)
-    assert "/nonexistent" in nothing.err
+    # As with env(1): there is none, and there is one that cannot be run.
+    for command in ("/nonexistent", "nonexistent-command"):
+        nothing = one.ctl("exec", "web", "--", command, check=127)
+        assert command in nothing.err
+    assert "/etc/passwd" in one.ctl("exec", "web", "--", "/etc/passwd", check=126).err
 
 
 def test_listener(web):
