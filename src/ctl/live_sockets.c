@@ -100,6 +100,11 @@ static int explain_rights(pid_t pid, int r, struct error *ret_error)
 		return error_set(ret_error, r, "there is no process %d", (int)pid);
 	if (r == -EPERM || r == -EACCES)
 		return explain_refusal(pid, ret_error);
+	if (r == -E2BIG)
+		return error_set(ret_error, r,
+			"process %d has more than %d sockets that others can reach, which is more "
+			"than can be taken over",
+			(int)pid, CLIENT_FDS_MAX - 1);
 	if (r == -ENOSYS)
 		return error_set(ret_error, r,
 			"the kernel, or a seccomp filter, has no pidfd_getfd(2), by which sockets "
@@ -107,24 +112,50 @@ static int explain_rights(pid_t pid, int r, struct error *ret_error)
 	return error_set_errno(ret_error, r, "process %d", (int)pid);
 }
 
-/* Adds it if it is one. 0 or -errno of what concerns all of them. */
-static int look_at(struct live_sockets *s, int number)
+static bool is_at(const struct address *a, const struct address *at)
+{
+	return !at || (a->kind == at->kind && address_equal(a, at));
+}
+
+static size_t keep_only(struct live_sockets *s, const struct address *at)
+{
+	size_t n = 1;
+
+	for (size_t i = 1; i < s->fds.n; i++) {
+		if (!is_at(&s->addresses[i], at)) {
+			(void)close_fd(s->fds.list[i]);
+			continue;
+		}
+		s->addresses[n] = s->addresses[i];
+		s->fds.list[n++] = s->fds.list[i];
+	}
+	return s->fds.n = n;
+}
+
+/* Adds it if it is one. at: the only ones that are wanted, others are kept to be named while there
+ * is room; or NULL. 0 or -errno of what concerns all of them. */
+static int look_at(struct live_sockets *s, int number, const struct address *at)
 {
 	struct address address;
 	int fd = (int)syscall(SYS_pidfd_getfd, s->fds.list[0], number, 0);
 
 	if (fd < 0)
 		return errno == EBADF ? 0 : -errno;
-	if (!is_open_to_others(fd, &address) || is_known(s, fd) || s->fds.n == CLIENT_FDS_MAX) {
+	if (!is_open_to_others(fd, &address) || is_known(s, fd) ||
+		(s->fds.n == CLIENT_FDS_MAX && !is_at(&address, at))) {
 		(void)close_fd(fd);
 		return 0;
+	}
+	if (s->fds.n == CLIENT_FDS_MAX && keep_only(s, at) == CLIENT_FDS_MAX) {
+		(void)close_fd(fd);
+		return -E2BIG;
 	}
 	s->addresses[s->fds.n] = address;
 	s->fds.list[s->fds.n++] = fd;
 	return 0;
 }
 
-static int look_at_all(pid_t pid, struct live_sockets *s)
+static int look_at_all(pid_t pid, const struct address *at, struct live_sockets *s)
 {
 	char path[64], target[64];
 	const struct dirent *entry;
@@ -141,7 +172,7 @@ static int look_at_all(pid_t pid, struct live_sockets *s)
 
 		if (n > 8 && memcmp(target, "socket:[", 8) == 0 &&
 			parse_uint(entry->d_name, 0, INT32_MAX, &number) >= 0)
-			r = look_at(s, (int)number);
+			r = look_at(s, (int)number, at);
 	}
 	(void)closedir(directory);
 	return r;
@@ -163,21 +194,6 @@ static char *list_addresses(const struct live_sockets *s)
 	return text;
 }
 
-static size_t keep_only(struct live_sockets *s, const struct address *at)
-{
-	size_t n = 1;
-
-	for (size_t i = 1; i < s->fds.n; i++) {
-		if (s->addresses[i].kind != at->kind || !address_equal(&s->addresses[i], at)) {
-			(void)close_fd(s->fds.list[i]);
-			continue;
-		}
-		s->addresses[n] = s->addresses[i];
-		s->fds.list[n++] = s->fds.list[i];
-	}
-	return s->fds.n = n;
-}
-
 int live_sockets_of(
 	pid_t pid, const struct address *at, struct live_sockets *ret, struct error *ret_error)
 {
@@ -188,7 +204,7 @@ int live_sockets_of(
 	if (r < 0)
 		return explain_rights(pid, errno == EINVAL ? -ESRCH : -errno, ret_error);
 	s.fds.list[s.fds.n++] = r;
-	r = look_at_all(pid, &s);
+	r = look_at_all(pid, at, &s);
 	if (r < 0)
 		return explain_rights(pid, r, ret_error);
 	there = list_addresses(&s);

@@ -17,6 +17,7 @@ void live_sockets_done(struct live_sockets *s);
 #define _cleanup_live_sockets_ _cleanup_(live_sockets_done)
 
 /* All of them, or those at that address (NULL: all); and of bound datagram sockets. 0 or -errno
- * with a message: -ESRCH, -EPERM, -ENOENT (no such socket: it says which there are) ... */
+ * with a message: -ESRCH, -EPERM, -ENOENT (no such socket: it says which there are), -E2BIG (more
+ * than fit) ... */
 int live_sockets_of(
 	pid_t pid, const struct address *at, struct live_sockets *ret, struct error *ret_error);

@@ -6,14 +6,19 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/inotify.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+enum { BUSY_MAX_USEC = 200000 };
+
 struct kept {
 	char path[sizeof(((struct sockaddr_un *)NULL)->sun_path) + 1];
-	int fd;	       /* the file that is there */
-	char file[64]; /* by which it is linked again */
+	const char *name; /* within it: its last part */
+	int directory_fd; /* where it is, whatever takes the place of that directory */
+	int fd;		  /* the file that is there */
+	char file[64];	  /* by which it is linked again */
 };
 
 static bool has_path(const struct address *a)
@@ -27,35 +32,58 @@ static bool keep(const struct address *a, int inotify_fd, struct kept *ret)
 {
 	char directory[sizeof(ret->path)];
 	struct stat st;
+	_cleanup_close_ int fd = -1, directory_fd = -1;
 	char *slash;
-	int fd;
 
 	snprintf(ret->path, sizeof(ret->path), "%s", a->un.sun_path);
 	snprintf(directory, sizeof(directory), "%s", ret->path);
 	slash = strrchr(directory, '/');
 	if (!slash)
 		return false;
+	ret->name = ret->path + (slash - directory) + 1;
 	slash[slash == directory] = '\0';
-	fd = open(ret->path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
+	directory_fd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (directory_fd < 0)
 		return false;
-	if (fstat(fd, &st) < 0 || !S_ISSOCK(st.st_mode) ||
+	fd = openat(directory_fd, ret->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	snprintf(directory, sizeof(directory), "/proc/self/fd/%d", directory_fd);
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISSOCK(st.st_mode) ||
 		inotify_add_watch(inotify_fd, directory, IN_DELETE | IN_MOVED_FROM | IN_ONLYDIR) <
-			0) {
-		(void)close_fd(fd);
+			0)
 		return false;
-	}
-	ret->fd = fd;
 	snprintf(ret->file, sizeof(ret->file), "/proc/self/fd/%d", fd);
+	ret->directory_fd = TAKE_FD(directory_fd);
+	ret->fd = TAKE_FD(fd);
 	return true;
 }
 
-/* First of all, whoever else wants the processor. */
+/* First of all, whoever else wants the processor. Not for long: somebody could keep it busy with
+ * files of that directory, and then it is ended. */
 static void hurry(void)
 {
 	const struct sched_param first = {.sched_priority = 1};
+	const struct rlimit usec = {.rlim_cur = BUSY_MAX_USEC, .rlim_max = BUSY_MAX_USEC};
 
+	if (setrlimit(RLIMIT_RTTIME, &usec) < 0)
+		return;
 	(void)sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first);
+}
+
+/* All but these: the old server's sockets are that one's to close, and the caller's descriptors may
+ * be locks. */
+static void close_others(const int *fds, size_t n)
+{
+	unsigned from = STDERR_FILENO + 1, next;
+
+	do {
+		next = ~0U;
+		for (size_t i = 0; i < n; i++)
+			if ((unsigned)fds[i] >= from && (unsigned)fds[i] < next)
+				next = (unsigned)fds[i];
+		if (next > from)
+			(void)close_range(from, next == ~0U ? next : next - 1, 0);
+		from = next + 1;
+	} while (next != ~0U);
 }
 
 /* Nobody waits for it to end, nor for what it has of the caller's. */
@@ -64,8 +92,12 @@ static void stand_alone(void)
 	int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	(void)setsid();
+	if (chdir("/") < 0)
+		_exit(0);
 	for (int i = STDIN_FILENO; fd >= 0 && i <= STDERR_FILENO; i++)
 		(void)dup2(fd, i);
+	if (fd > STDERR_FILENO)
+		(void)close_fd(fd);
 	hurry();
 }
 
@@ -73,7 +105,8 @@ static void stand_alone(void)
 static void put_back(const struct kept *kept, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		if (linkat(AT_FDCWD, kept[i].file, AT_FDCWD, kept[i].path, AT_SYMLINK_FOLLOW) < 0 &&
+		if (linkat(AT_FDCWD, kept[i].file, kept[i].directory_fd, kept[i].name,
+			    AT_SYMLINK_FOLLOW) < 0 &&
 			errno != EEXIST)
 			continue; /* tenured has another name of it */
 }
@@ -86,8 +119,17 @@ static _Noreturn void guard(
 		{.fd = pidfd,      .events = POLLIN},
 		{.fd = parent_fd,  .events = POLLIN},
 	};
+	int needed[2 * CLIENT_FDS_MAX + ARRAY_SIZE(fds)];
+	size_t n_needed = 0;
 	char events[4096];
 
+	for (size_t i = 0; i < n; i++) {
+		needed[n_needed++] = kept[i].fd;
+		needed[n_needed++] = kept[i].directory_fd;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		needed[n_needed++] = fds[i].fd;
+	close_others(needed, n_needed);
 	stand_alone();
 	for (;;) {
 		if (poll(fds, ARRAY_SIZE(fds), -1) < 0 && errno != EINTR)
@@ -125,8 +167,10 @@ void path_guard_begin(struct path_guard *g, const struct live_sockets *s)
 		if (g->pid < 0)
 			g->pid = 0;
 	}
-	while (n > 0)
-		(void)close_fd(kept[--n].fd);
+	while (n-- > 0) {
+		(void)close_fd(kept[n].fd);
+		(void)close_fd(kept[n].directory_fd);
+	}
 }
 
 void path_guard_leave(struct path_guard *g)

@@ -50,6 +50,12 @@ static int check_process(
 		return error_set(ret_error, -EBUSY,
 			"%s: process %d is a worker of ours; see `tenurectl status`", s->name,
 			(int)pid);
+	/* With those that it has started it would be ended: we are among them. */
+	if (process_is_descendant(getpid(), pid))
+		return error_set(ret_error, -EINVAL,
+			"%s: process %d has started tenured, and could not be ended without it; "
+			"start tenured in another way first",
+			s->name, (int)pid);
 	snprintf(path, sizeof(path), "/proc/%d", (int)pid);
 	if (stat(path, &st) < 0)
 		return error_set_errno(ret_error, -errno, "%s: process %d", s->name, (int)pid);
@@ -64,6 +70,25 @@ static int check_process(
 			"run the daemon as root, or as that user",
 			s->name, (int)pid);
 	return 0;
+}
+
+/* Who has started it and has the socket too goes on without it, and starts another in its place. */
+static int check_leader(const struct manager_service *s, pid_t pid, uint64_t inode,
+	const char *address, struct error *ret_error)
+{
+	_cleanup_free_ char *name = NULL;
+	pid_t parent;
+
+	if (process_parent(pid, &parent) < 0 || parent <= 1 ||
+		process_holds_socket(&parent, 1, inode) <= 0)
+		return 0;
+	if (process_name(parent, &name) < 0)
+		name = NULL;
+	return error_set(ret_error, -EINVAL,
+		"%s: process %d was started by process %d (%s), which has the socket at %s too and "
+		"would go on; take over that one (--pid %d), or end it first if it is not the "
+		"server's own",
+		s->name, (int)pid, (int)parent, name ? name : "?", address, (int)parent);
 }
 
 /* Itself, or one that it has started, must have it. */
@@ -87,7 +112,7 @@ static int check_holder(const struct manager_service *s, pid_t pid, int fd, cons
 		return error_set(ret_error, -EINVAL,
 			"%s: the socket at %s that was sent is not one of process %d", s->name,
 			address, (int)pid);
-	return 0;
+	return check_leader(s, pid, inode, address, ret_error);
 }
 
 /* --- its sockets ------------------------------------------------------------ */

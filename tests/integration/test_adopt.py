@@ -13,8 +13,19 @@ import sys
 import pytest
 
 from daemon import FAILED, NOT_PERMITTED, ROLLED_BACK, USAGE, worker_service
-from harness import IS_ROOT, Program, Worker, assert_clean, clean_environment, connect, free_port, http_get, wait_until
-from processes import descendants
+from harness import (
+    IS_ROOT,
+    TENURECTL,
+    Program,
+    Worker,
+    assert_clean,
+    clean_environment,
+    connect,
+    free_port,
+    http_get,
+    wait_until,
+)
+from processes import descendants, is_alive
 from servers import NGINX, WSGI, find
 from udp import assert_none_lost
 from upgrades import quick
@@ -374,6 +385,86 @@ def test_reuseport(daemon, old, tmp_path):
     asked = one.ctl("adopt", "web", "--pid", server.pid, check=FAILED)
     assert "reuseport" in asked.err.lower(), asked
     assert one.service()["generations"] == []
+
+
+def test_not_the_leader(daemon, old, tmp_path):
+    """Who has started it would start another. And who has started tenured would end with it."""
+    port = free_port()
+    script = tmp_path / "leader.py"
+    script.write_text(
+        "import os, socket, sys, time\n"
+        "s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n"
+        "leader = os.getpid()\n"
+        "if os.fork() == 0:\n"
+        "    while os.getppid() == leader: time.sleep(0.05)\n"
+        "    sys.exit()\n"
+        "time.sleep(600)\n"
+    )
+    server = old([sys.executable, script, port], port)
+    one = stopped(daemon, f"127.0.0.1:{port}")
+    (child,) = descendants(server.pid)
+    asked = one.ctl("adopt", "web", "--pid", child.pid, check=FAILED)
+    assert f"--pid {server.pid}" in asked.err, asked
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        address = f"127.0.0.1:{ours.getsockname()[1]}"
+        asked = one.ctl("adopt", "web", "--pid", os.getpid(), "--address", address, check=FAILED)
+        assert "has started tenured" in asked.err, asked
+    assert one.service()["generations"] == []
+    connect(port).close()
+
+
+def test_too_many(daemon, old, tmp_path):
+    """None is left out silently: it would end with the process. With an address only that one counts."""
+    port = free_port()
+    script = tmp_path / "many.py"
+    script.write_text(
+        "import socket, sys, time\n"
+        "made = [socket.create_server(('127.0.0.1', 0)) for _ in range(100)]\n"
+        "made.append(socket.create_server(('127.0.0.1', int(sys.argv[1]))))\n"
+        "time.sleep(600)\n"
+    )
+    server = old([sys.executable, script, port], port)
+    one = stopped(daemon, f"127.0.0.1:{port}")
+    asked = one.ctl("adopt", "web", "--pid", server.pid, check=FAILED)
+    assert "more than 63 sockets" in asked.err, asked
+    assert one.service()["generations"] == []
+    one.ctl("adopt", "web", "--pid", server.pid, "--address", f"127.0.0.1:{port}")
+    assert one.service()["generation"] == 2
+
+
+def test_what_is_left_behind(daemon, old, tmp_path):
+    """Who looks after the path has nothing of the caller's, and no socket of the server's, which may close it."""
+    path = tmp_path / "web.sock"
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import signal, socket, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()\n"
+        "while True: time.sleep(1)\n"
+    )
+    server = old([sys.executable, script, path], f"unix:{path}")
+    one = stopped(daemon, f"unix:{path}", ready="notify", drain={"timeout": "60s"})
+    with (tmp_path / "lock").open("w") as lock:
+        command = [TENURECTL, "--socket", str(one.socket_path), "adopt", "web", "--pid", str(server.pid)]
+        subprocess.run(command, check=True, pass_fds=[lock.fileno()], cwd=tmp_path, capture_output=True)
+    guards = []
+    for entry in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/cmdline", "rb") as file:
+                if str(one.socket_path).encode() in file.read().split(b"\0"):
+                    guards.append(int(entry))
+        except OSError:
+            pass
+    guards = [pid for pid in guards if os.path.samefile(f"/proc/{pid}/exe", TENURECTL)]
+    assert len(guards) == 1
+    files = [os.readlink(f"/proc/{guards[0]}/fd/{fd}") for fd in os.listdir(f"/proc/{guards[0]}/fd")]
+    # The file, its directory, and a socket by which tenurectl could have called it off.
+    assert sorted(file for file in files if file.startswith("/") and file != "/dev/null") == [str(tmp_path), str(path)]
+    assert sum(file.startswith("socket:") for file in files) == 1, files
+    assert not any(file.startswith("pipe:") for file in files), files
+    assert os.readlink(f"/proc/{guards[0]}/cwd") == "/"
+    server.kill()
+    wait_until(lambda: not is_alive(guards[0]), 10, "the end of it")
 
 
 @pytest.mark.root
