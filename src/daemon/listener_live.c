@@ -242,10 +242,14 @@ int listener_live_change(
 				"listener-leaving",
 				"%s: listener %s is taken from the workers of generation %u",
 				s->name, l->config.name, g->number);
-			begin_to_leave(l);
+			l->leaving = l->changed = true;
 		}
 	}
 	set_mask(s, g, g->listeners | mask);
+	/* If we are killed now, the next one goes on with it. Before, a socket must not have begun
+	 * to turn clients away, and no worker may have one that nobody else knows of. */
+	state_save_service(s);
+	listener_live_resume(s);
 	sync_workers(s);
 	return 0;
 }

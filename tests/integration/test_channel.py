@@ -5,6 +5,7 @@ watchdog, what is stored for the next one in a worker's place, and workers that 
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from daemon import ROLLED_BACK
-from harness import assert_clean, connect, free_port, http_get, wait_until
-from keeper import kept  # pylint: disable=unused-import
+from harness import TENURECTL, assert_clean, connect, free_port, http_get, wait_until
+from keeper import Waiting, kept  # pylint: disable=unused-import
 from upgrades import quick, web_config
 
 WORKER = Path(__file__).resolve().parent / "channel_worker.py"
@@ -521,6 +522,49 @@ def test_the_channel_outlives_the_daemon(kept, load):  # pylint: disable=redefin
     assert one.service("web")["generation"] == 1
     one.upgrade("web")
     assert named(ask(one.port)["given"]) == ["meanwhile"]
+    assert_clean(traffic.stop(), min_requests=50)
+
+
+@pytest.mark.parametrize("fault", ["save:1", "saved:1", "save:2"])
+def test_killed_with_who_asked_for_it(kept, fault):  # pylint: disable=redefined-outer-name
+    """What was to go is there, or goes: nobody is turned away without an end."""
+    first, second = free_port(), free_port()
+    listen = {"http": f"127.0.0.1:{first}", "admin": f"127.0.0.1:{second}"}
+    one = kept(listen=listen, fault=fault, **channel_service())
+    set_listeners(one, http=first)
+    one.arm()
+    with subprocess.Popen([TENURECTL, "--socket", str(one.socket_path), "reload"]) as asked:
+        one.wait_dead()
+        asked.kill()
+    one.back()
+    one.wait_serving("web")
+    wait_until(lambda: refused(second) or serves(second), 20, "an answer, or an end")
+
+
+def serves(port):
+    try:
+        return bool(http_get(port, timeout=1).text)
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("fault", ["save:1", "saved:1", "save:2"])
+def test_killed_while_listeners_change(kept, load, fault):  # pylint: disable=redefined-outer-name
+    """Whoever is told what changes, and whoever is turned away, that is written down first."""
+    first, second, third = free_port(), free_port(), free_port()
+    listen = {"http": f"127.0.0.1:{first}", "admin": f"127.0.0.1:{second}"}
+    one = kept(listen=listen, fault=fault, **channel_service())
+    pid = ask(first)["pid"]
+    traffic = load(first, clients=CLIENTS)
+    set_listeners(one, http=first, more=third)
+    one.arm()
+    asked = Waiting(one, "reload")
+    one.wait_dead()
+    one.back()
+    assert asked.end().code == 0
+    wait_until(lambda: refused(second), 20, "the end of the second listener")
+    wait_until(lambda: ask(third)["listeners"] == ["http", "more"], 20, "two listeners")
+    assert ask(third)["pid"] == pid
     assert_clean(traffic.stop(), min_requests=50)
 
 
