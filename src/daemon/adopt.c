@@ -10,6 +10,7 @@
 #include "daemon/worker_process.h"
 #include "sys/listen.h"
 #include "sys/process.h"
+#include "sys/sockdiag.h"
 
 struct adoption {
 	const struct adopt_request *request;
@@ -142,6 +143,26 @@ static char *list_configured(const struct service_config *c)
 	return text;
 }
 
+/* Of two servers that were given the same path, one after the other, clients reach the second. */
+static int check_path(const struct manager_service *s, const struct adoption *a, int fd,
+	const struct address *address, struct error *ret_error)
+{
+	uint64_t inode;
+	uint32_t bound;
+	dev_t dev;
+	ino_t ino;
+
+	if (listen_path_identity(address, &dev, &ino) < 0 || s->manager->sockdiag_fd < 0 ||
+		socket_inode(fd, &inode) < 0 ||
+		sockdiag_unix_file(s->manager->sockdiag_fd, inode, &bound) < 0 ||
+		bound == (uint32_t)ino)
+		return 0;
+	return error_set(ret_error, -ESTALE,
+		"%s: %s is not the socket of process %d any more, but another's: who connects does "
+		"not reach that process; take over the one that it is of",
+		s->name, address->un.sun_path, (int)a->request->pid);
+}
+
 static int check_socket(const struct manager_service *s, const struct adoption *a, int fd,
 	const struct activation_socket *socket, struct error *ret_error)
 {
@@ -149,6 +170,7 @@ static int check_socket(const struct manager_service *s, const struct adoption *
 			    *configured = list_configured(s->config);
 	const struct listener_config *l = listener_at(s->config, &socket->address);
 	const char *at = address ? address : "?";
+	int r;
 
 	if (!socket->listening)
 		return error_set(ret_error, -EINVAL,
@@ -172,7 +194,8 @@ static int check_socket(const struct manager_service *s, const struct adoption *
 				"each of which has a queue of its own; have it use one (nginx: "
 				"listen without reuseport) before it is taken over",
 				s->name, (int)a->request->pid, at);
-	return check_holder(s, a->request->pid, fd, at, ret_error);
+	r = check_path(s, a, fd, &socket->address, ret_error);
+	return r < 0 ? r : check_holder(s, a->request->pid, fd, at, ret_error);
 }
 
 static int add_socket(

@@ -413,6 +413,26 @@ def test_not_the_leader(daemon, old, tmp_path):
     connect(port).close()
 
 
+def test_another_server_has_the_path(daemon, old, tmp_path):
+    """The path leads to another: nobody would reach the new generation, and its stop would remove that one's path."""
+    path = tmp_path / "web.sock"
+    script = tmp_path / "one.py"
+    script.write_text(
+        "import os, socket, sys, time\n"
+        "s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()\n"
+        "while True: time.sleep(1)\n"
+    )
+    first = old([sys.executable, script, path], f"unix:{path}")
+    path.unlink()
+    second = old([sys.executable, script, path], f"unix:{path}")
+    one = stopped(daemon, f"unix:{path}", ready="notify")
+    asked = one.ctl("adopt", "web", "--pid", first.pid, check=FAILED)
+    assert "not the socket of process" in asked.err and str(path) in asked.err, asked
+    assert one.service()["generations"] == [] and first.is_running()
+    one.ctl("adopt", "web", "--pid", second.pid)
+    assert one.service()["generation"] == 2
+
+
 def test_too_many(daemon, old, tmp_path):
     """None is left out silently: it would end with the process. With an address only that one counts."""
     port = free_port()
