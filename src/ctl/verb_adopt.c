@@ -80,7 +80,8 @@ int verb_adopt(struct context *context)
 	context->give = &sockets.fds;
 	r = follow_run(&f, context);
 	context->give = NULL;
-	if (r == EXIT_DONE)
+	/* Who is tired of waiting ends nothing. */
+	if (r == EXIT_DONE || r == EXIT_TIMED_OUT)
 		path_guard_leave(&guard);
 	return r;
 }

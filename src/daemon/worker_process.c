@@ -165,8 +165,7 @@ void worker_process_kill(struct worker_process *p)
 char *worker_exit_to_string(int code, int status)
 {
 	if (code == EXIT_CODE_UNKNOWN)
-		return strdup(
-			"ended while no daemon was there, or as nobody's child: status unknown");
+		return strdup("status unknown: not started by this daemon");
 	if (code == CLD_EXITED)
 		return xasprintf("exit status %d", status);
 	return xasprintf("signal %d (%s)%s", status, strsignal(status),

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from daemon import FAILED, NOT_PERMITTED, ROLLED_BACK, USAGE, worker_service
+from daemon import FAILED, NOT_PERMITTED, ROLLED_BACK, TIMED_OUT, USAGE, worker_service
 from harness import (
     IS_ROOT,
     TENURECTL,
@@ -452,7 +452,8 @@ def test_too_many(daemon, old, tmp_path):
     assert one.service()["generation"] == 2
 
 
-def test_what_is_left_behind(daemon, old, tmp_path):
+@pytest.mark.parametrize("options", [[], ["--timeout", "200ms"]])
+def test_what_is_left_behind(daemon, old, tmp_path, options):
     """Who looks after the path has nothing of the caller's, and no socket of the server's, which may close it."""
     path = tmp_path / "web.sock"
     script = tmp_path / "slow.py"
@@ -463,10 +464,14 @@ def test_what_is_left_behind(daemon, old, tmp_path):
         "while True: time.sleep(1)\n"
     )
     server = old([sys.executable, script, path], f"unix:{path}")
-    one = stopped(daemon, f"unix:{path}", ready="notify", drain={"timeout": "60s"})
+    soak = {"soak": "1s"} if options else {}
+    one = stopped(daemon, f"unix:{path}", ready="notify", drain={"timeout": "60s"}, upgrade=quick(**soak))
     with (tmp_path / "lock").open("w") as lock:
         command = [TENURECTL, "--socket", str(one.socket_path), "adopt", "web", "--pid", str(server.pid)]
-        subprocess.run(command, check=True, pass_fds=[lock.fileno()], cwd=tmp_path, capture_output=True)
+        done = subprocess.run(
+            [*command, *options], check=False, pass_fds=[lock.fileno()], cwd=tmp_path, capture_output=True
+        )
+    assert done.returncode == (TIMED_OUT if options else 0), done
     guards = []
     for entry in filter(str.isdecimal, os.listdir("/proc")):
         try:
