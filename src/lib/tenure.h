@@ -68,7 +68,8 @@ enum tenure_event_kind {
 	 * next call of tenure_next_event(). */
 	TENURE_EVENT_LISTENER_REMOVED = 4,
 	/* A descriptor that your predecessor has stored after you were started, by its name: fd is
-	 * yours. Those from before: tenure_take(). */
+	 * yours. Those from before: tenure_take(). When the daemon dies just then, it may come a
+	 * second time: kcmp(2) tells whether two are the same. */
 	TENURE_EVENT_DESCRIPTOR = 5,
 	/* The other end of the channel was closed, or speaks no version of it that this library
 	 * does; there will be no further events. Serve on: it says nothing about the listeners, and
@@ -138,8 +139,8 @@ int tenure_listener(const struct tenure *t, size_t i, struct tenure_listener *re
  *   name     as configured; NULL: any
  *   address  as in struct tenure_listener ("tcp:127.0.0.1:80"); NULL: any
  *   type     SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET; 0: any
- * 0; -ENOENT: others were passed, but none like that (a mistake of the configuration); -ENXIO: none
- * was passed at all: bind one yourself. */
+ * 0; -ENOENT: none is like that, although others were passed or tenured has started us (a mistake of
+ * the configuration); -ENXIO: nobody passes any: bind one yourself. */
 int tenure_find_listener(const struct tenure *t, const char *name, const char *address, int type,
 	struct tenure_listener *ret);
 
