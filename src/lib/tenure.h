@@ -139,8 +139,8 @@ int tenure_listener(const struct tenure *t, size_t i, struct tenure_listener *re
  *   name     as configured; NULL: any
  *   address  as in struct tenure_listener ("tcp:127.0.0.1:80"); NULL: any
  *   type     SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET; 0: any
- * 0; -ENOENT: none is like that, although others were passed or tenured has started us (a mistake of
- * the configuration); -ENXIO: nobody passes any: bind one yourself. */
+ * 0; -ENOENT: none is like that, although others were passed or tenured has started us (a mistake
+ * of the configuration); -ENXIO: nobody passes any: bind one yourself. */
 int tenure_find_listener(const struct tenure *t, const char *name, const char *address, int type,
 	struct tenure_listener *ret);
 
