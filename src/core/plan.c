@@ -474,8 +474,8 @@ int plan_make(const struct config *old_config, const struct config *new_config,
 			continue;
 		plan.n++;
 		*e = (struct plan_entry){
-			.service = s->name, .action = PLAN_REMOVE, .old_config = s};
-		if (plan_listeners(e) < 0)
+			.service = strdup(s->name), .action = PLAN_REMOVE, .old_config = s};
+		if (!e->service || plan_listeners(e) < 0)
 			return -ENOMEM;
 	}
 	for (size_t i = 0; i < new_config->n_services; i++) {
@@ -483,11 +483,11 @@ int plan_make(const struct config *old_config, const struct config *new_config,
 		struct plan_entry *e = &plan.entries[plan.n++];
 		struct plan_fact fact = find_fact(facts, n_facts, s->name);
 
-		*e = (struct plan_entry){.service = s->name,
+		*e = (struct plan_entry){.service = strdup(s->name),
 			.action = PLAN_ADD,
 			.old_config = config_find(old_config, s->name),
 			.new_config = s};
-		if (plan_listeners(e) < 0)
+		if (!e->service || plan_listeners(e) < 0)
 			return -ENOMEM;
 		if (e->old_config && compare_services(e, &fact, upgrade_all) < 0)
 			return -ENOMEM;
@@ -500,6 +500,7 @@ int plan_make(const struct config *old_config, const struct config *new_config,
 void plan_done(struct plan *p)
 {
 	for (size_t i = 0; i < p->n; i++) {
+		free(p->entries[i].service);
 		strv_free(p->entries[i].reasons);
 		free(p->entries[i].listeners);
 	}

@@ -36,7 +36,7 @@ struct plan_listener {
 };
 
 struct plan_entry {
-	const char *service; /* borrowed */
+	char *service; /* owned: what is removed may be gone before the plan */
 	enum plan_action action;
 	const struct service_config *old_config,
 		*new_config; /* borrowed; NULL where there is none */

@@ -492,6 +492,23 @@ def test_what_is_left_behind(daemon, old, tmp_path, options):
     wait_until(lambda: not is_alive(guards[0]), 10, "the end of it")
 
 
+def test_removed_meanwhile(daemon, load, worker):
+    """The service goes from the configuration while it takes over: the old process goes on."""
+    server = worker()
+    one = stopped(daemon, f"127.0.0.1:{server.address}", upgrade=quick(soak="60s"))
+    running = load(server.address, clients=4)
+    one.ctl("adopt", "web", "--pid", server.pid, "--detach")
+    running.wait_for(generation=2, count=50)
+    del one.config["services"]["web"]
+    one.write_config()
+    # Of a rollout's end, which takes back what it had been configured for.
+    assert one.reload().out == "web: removed\n"
+    one.wait_log("reload: web: remove")
+    running.wait_more(100)
+    assert_clean(running.stop(), 100)
+    assert server.is_running()
+
+
 @pytest.mark.root
 def test_not_permitted(daemon, worker):
     """The sockets of a process are for those who could trace it."""
