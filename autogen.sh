@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Makes ./configure from a checkout. With "demo" or "check" it does everything a new user needs:
-# installs what is missing, builds in ./build, and runs the demonstration or all the tests.
+# installs what is missing, builds in ./build, and runs the demonstration or all the tests. "check-long" does so for
+# the tests that take an hour, which need more servers than the others.
 set -eu
 
 usage()
@@ -11,6 +12,8 @@ usage()
 usage: ./autogen.sh                  make ./configure
        ./autogen.sh demo [--yes]     install what is missing, build in ./build, run the demonstration
        ./autogen.sh check [--yes]    the same, and run every test
+       ./autogen.sh check-long [--yes]
+                                     the same, and run the tests that take an hour
 
   -y, --yes     install without asking (without a terminal nobody is asked)
   -h, --help    this text
@@ -21,7 +24,7 @@ verb=
 yes=no
 for argument; do
 	case $argument in
-	demo | check)
+	demo | check | check-long)
 		if [ -n "$verb" ]; then
 			usage >&2
 			exit 2
@@ -60,6 +63,15 @@ have_pytest()
 		python3 -c 'import pytest' >/dev/null 2>&1
 }
 
+# It is called after its version.
+have_fpm()
+{
+	for fpm in /usr/sbin/php-fpm*; do
+		[ ! -x "$fpm" ] || return 0
+	done
+	return 1
+}
+
 have_xdist()
 {
 	/usr/bin/python3 -c 'import xdist' >/dev/null 2>&1 ||
@@ -83,15 +95,17 @@ find_missing()
 	need make have_command make
 	need autoconf have_command autoconf
 	need automake have_command automake
+	need libtool have_command libtoolize
 	need pkg-config have_command pkg-config
 	need libsystemd-dev have_module 'libsystemd >= 252'
 	need libyaml-dev have_module yaml-0.1
 	need libjansson-dev have_module 'jansson >= 2.13'
 	need check have_module 'check >= 0.15'
 	need scdoc have_command scdoc
-	[ "$verb" = check ] || return 0
+	[ "$verb" != demo ] || return 0
 	need python3-pytest have_pytest
 	need python3-pytest-xdist have_xdist
+	need groff-base have_command groff
 	need iproute2 have_command ip
 	# Only to be booted in namespaces, by tests/systemd/guest.
 	need systemd test -x /lib/systemd/systemd
@@ -103,7 +117,38 @@ find_missing()
 	need haproxy have_command haproxy
 	need lighttpd have_command lighttpd
 	need nodejs have_command node
+	need libuv1-dev have_module libuv
+	need libnet-server-ss-prefork-perl test -e /usr/share/perl5/Net/Server/SS/PreFork.pm
+	need libserver-starter-perl have_command start_server
+	need nginx-light have_command nginx
+	need perl-base have_command perl
+	need php-fpm have_fpm
+	need puma have_command puma
+	need s6 have_command s6-ipcserverd
+	need starman have_command starman
+	need unicorn have_command unicorn
+	need uvicorn have_command uvicorn
+	need uwsgi-core have_command uwsgi
+	need uwsgi-plugin-python3 test -e /usr/lib/uwsgi/plugins/python3_plugin.so
 	need unbound have_command unbound
+	[ "$verb" = check-long ] || return 0
+	need apache2-bin have_command apache2
+	need caddy have_command caddy
+	need golang-go have_command go
+	need memcached have_command memcached
+	need pgbouncer have_command pgbouncer
+	need python3-hypercorn have_command hypercorn
+	need rustc have_command rustc
+}
+
+# Packages that are made of Node, for the tests of servers, which are skipped where they are missing.
+install_of_npm()
+{
+	if ! have_command npm; then
+		echo "npm is not there: express, fastify and koa are not tested"
+		return 0
+	fi
+	[ -e node_modules/fastify ] || npm install --no-audit --no-fund --prefix . express fastify koa || true
 }
 
 # What is going to run is shown first; on a terminal it is also asked for.
@@ -133,10 +178,11 @@ install_missing()
 	echo "    ${as_root:+$as_root }apt-get install --no-install-recommends$missing"
 	echo
 	case "$missing " in
-	*' haproxy '* | *' lighttpd '* | *' unbound '*)
-		echo "(The tests run haproxy, lighttpd and unbound themselves. Where systemd is running, Debian"
-		echo "also starts their services: \"systemctl disable --now haproxy lighttpd unbound\" undoes"
-		echo "that.)"
+	*' haproxy '* | *' lighttpd '* | *' nginx-light '* | *' php-fpm '* | *' unbound '* | *' caddy '* | *' memcached '* | *' pgbouncer '*)
+		echo "(The tests run haproxy, lighttpd, nginx, php-fpm and unbound themselves. Where systemd is running,"
+		echo "Debian also starts their services: \"systemctl disable --now haproxy lighttpd nginx unbound\" undoes"
+		echo "that."
+		echo "So it does with those of caddy, memcached and pgbouncer, which check-long needs.)"
 		echo
 		;;
 	esac
@@ -162,9 +208,9 @@ if [ -n "$verb" ]; then
 	[ -z "$missing" ] || install_missing
 fi
 
-for tool in autoconf automake pkg-config; do
+for tool in autoconf automake libtoolize pkg-config; do
 	if ! have_command "$tool"; then
-		echo "$0: $tool not found (Debian: apt-get install autoconf automake pkg-config)" >&2
+		echo "$0: $tool not found (Debian: apt-get install autoconf automake libtool pkg-config)" >&2
 		exit 1
 	fi
 done
@@ -178,6 +224,10 @@ cd build
 make -j"$jobs"
 case $verb in
 check) exec make -j"$jobs" check ;;
+check-long)
+	install_of_npm
+	exec make -j"$jobs" check-long
+	;;
 demo)
 	make -j"$jobs" tests/load tests/worker
 	exec sh ../tests/demo.sh "$(pwd)"

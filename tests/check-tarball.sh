@@ -15,7 +15,7 @@ trap 'rm -rf "$tmp"' EXIT
 git -C "$1" ls-files | grep -vE '^(\.gitignore|\.ci/.*)$' | sort >"$tmp/repository"
 tar -tf "$2" | sed -e 's,^[^/]*/,,' -e '/\/$/d' -e '/^$/d' | sort >"$tmp/tarball"
 
-made='^(Makefile\.in|aclocal\.m4|config\.h\.in|configure|build-aux/.*|.*/(tenured\.8|tenurectl\.1|tenured\.yaml\.5))$'
+made='^(Makefile\.in|aclocal\.m4|config\.h\.in|configure|build-aux/.*|.*/(tenured\.8|tenurectl\.1|tenured\.yaml\.5|tenure\.3))$'
 comm -23 "$tmp/repository" "$tmp/tarball" | sed 's/^/not in the tarball: /' >"$tmp/differences"
 comm -13 "$tmp/repository" "$tmp/tarball" | grep -vE "$made" |
 	sed 's/^/not in the repository: /' >>"$tmp/differences" || true

@@ -72,20 +72,22 @@ static void take_listen_fds(struct worker *worker)
 
 static void bind_listener(struct worker *worker, const char *text)
 {
+	bool datagrams = strncmp(text, "udp:", 4) == 0;
 	struct tool_address address;
 	int fd;
 
-	if (tool_parse_address(text, &address) < 0)
+	if (tool_parse_address(datagrams ? text + 4 : text, &address) < 0)
 		tool_die(EXIT_USAGE, "'%s' is not an address", text);
 	if (address.storage.ss_family == AF_UNIX)
 		(void)unlink(((struct sockaddr_un *)&address.storage)->sun_path);
 
-	fd = socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	fd = socket(address.storage.ss_family,
+		(datagrams ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0 ||
-		(address.storage.ss_family != AF_UNIX &&
+		(address.storage.ss_family != AF_UNIX && !datagrams &&
 			setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)) < 0) ||
 		bind(fd, (struct sockaddr *)&address.storage, address.len) < 0 ||
-		listen(fd, (int)worker->options.backlog) < 0)
+		(!datagrams && listen(fd, (int)worker->options.backlog) < 0))
 		tool_die(EXIT_LISTEN, "%s: %s", text, strerror(errno));
 	add_listener(worker, fd, text, true);
 }

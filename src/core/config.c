@@ -36,6 +36,7 @@ static const size_t service_strings[] = {
 	offsetof(struct service_config, user),
 	offsetof(struct service_config, group),
 	offsetof(struct service_config, ready.path),
+	offsetof(struct service_config, ready.variable),
 	offsetof(struct service_config, upgrade.preview_from),
 	offsetof(struct service_config, upgrade.verify.path),
 	offsetof(struct service_config, output_file),
@@ -452,6 +453,8 @@ static const char *const ready_names[] = {
 	[READY_HTTP] = "http",
 	[READY_EXEC] = "exec",
 	[READY_DELAY] = "delay",
+	[READY_FD] = "fd",
+	[READY_EINHORN] = "einhorn-ack",
 };
 
 static const char *const overlap_names[] = {

@@ -25,6 +25,8 @@ enum {
 	SHARE_MAX = 10000,
 };
 
+struct preset; /* preset.h */
+
 enum sockets_mode { SOCKETS_SHARED, SOCKETS_PER_WORKER };
 
 struct listener_config {
@@ -48,13 +50,36 @@ struct listener_config {
 	bool broken; /* could not be read and was reported: no checks that depend on it */
 };
 
+/* How workers are told their sockets: core/dialect.h. Saved with what runs: a number keeps its
+ * meaning. */
 enum handoff_kind {
 	HANDOFF_LISTEN_FDS = 1 << 0, /* LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES; sd_listen_fds(3) */
 	HANDOFF_ARGUMENTS = 1 << 1,  /* {fd:NAME} in arguments (found by itself) */
 	HANDOFF_STDIN = 1 << 2,	     /* the first listener as descriptor 0 */
+	HANDOFF_CHANNEL = 1 << 3,    /* a connection to us: wire/channel.h. With LISTEN_FDS */
+	HANDOFF_SERVER_STARTER = 1 << 4,
+	HANDOFF_EINHORN = 1 << 5,
+	HANDOFF_NGINX = 1 << 6,
+	HANDOFF_UNICORN = 1 << 7,
+	HANDOFF_GUNICORN = 1 << 8,
+	HANDOFF_PUMA = 1 << 9,
+	HANDOFF_PHP_FPM = 1 << 10,
+	HANDOFF_UWSGI = 1 << 11,      /* UPSTART_FDS */
+	HANDOFF_UWSGI_ZERG = 1 << 12, /* {socket:uwsgi-zerg}, where the zerg pool is asked */
+	HANDOFF_CIRCUS = 1 << 13,     /* $(circus.sockets.NAME) in arguments */
+	HANDOFF_HAPROXY = 1 << 14,    /* {socket:haproxy}, for its -x */
+	HANDOFF_DINIT = 1 << 15,
 };
 
-enum ready_kind { READY_ACCEPT, READY_NOTIFY, READY_HTTP, READY_EXEC, READY_DELAY };
+enum ready_kind {
+	READY_ACCEPT,
+	READY_NOTIFY,
+	READY_HTTP,
+	READY_EXEC,
+	READY_DELAY,
+	READY_FD,      /* it writes to a descriptor */
+	READY_EINHORN, /* worker:ack, to einhorn's control socket */
+};
 
 struct ready_config {
 	struct config_place place;
@@ -67,6 +92,8 @@ struct ready_config {
 	unsigned status;	/* http: default 200; 0 means any below 400 */
 	char **command;		/* exec */
 	uint64_t interval_usec; /* http, exec: between tries; default 100ms */
+	unsigned number;	/* fd: which one; 0: any that is free */
+	char *variable;		/* fd: which one, told in this variable; NULL: not told */
 };
 
 /* Who says, while the new generation soaks, that it is right. */
@@ -124,8 +151,9 @@ struct drain_config {
 	uint64_t settle_usec;	      /* default 1s */
 	uint64_t settle_timeout_usec; /* default 30s */
 	uint64_t idle_wait_usec;      /* default 5s */
-	int signal;		      /* default SIGTERM */
-	uint64_t timeout_usec;	      /* from the signal to the escalation; default 30s */
+	int signal;		      /* default SIGTERM; SIGUSR2 with handoff: einhorn */
+	bool signal_set;
+	uint64_t timeout_usec;	  /* from the signal to the escalation; default 30s */
 	uint64_t kill_after_usec; /* from the escalation (SIGTERM to the group) to SIGKILL; default
 				     5s */
 	unsigned max_generations; /* alive at once; 2..CONFIG_GENERATIONS_MAX; default 4 */
@@ -189,6 +217,11 @@ struct service_config {
 	struct listener_config *listeners; /* in fd order */
 	size_t n_listeners;
 	unsigned handoff; /* set of enum handoff_kind */
+	bool handoff_set;
+	/* What filled in values that the file does not have; NULL: none, or `preset: none`. Only
+	 * config_resolve() and its warnings look at it. */
+	const struct preset *preset;
+	bool preset_set;
 	struct ready_config ready;
 	struct upgrade_config upgrade;
 	struct drain_config drain;
@@ -281,12 +314,6 @@ void resources_check(const struct service_config *s, struct config_place place,
  * itself is root. */
 void config_check_root(
 	const struct config *c, bool daemon_is_root, struct config_problems *problems);
-
-/* The next `{fd:NAME}` in s: *ret_name, *ret_len are NAME, *ret_start what precedes it (bytes from
- * s), *ret_end what follows. 1: found; 0: none; -EINVAL: "{fd:" that is not ended by "}" or names
- * nothing. Pointers into s. */
-int config_fd_reference(const char *s, const char **ret_start, const char **ret_name,
-	size_t *ret_len, const char **ret_end);
 
 /* [A-Za-z0-9_.-], 1 to CONFIG_NAME_MAX characters, not "." or "..", no leading "-". */
 bool config_name_valid(const char *s);

@@ -3,12 +3,13 @@
  * that needs more than one value. Ranges of single values are checked where they are read, which
  * knows their place better; what the command line can set as well is checked here again. */
 #include "core/config_resolve.h"
+#include "core/dialect.h"
+#include "core/preset.h"
 
 struct resolve {
 	struct service_config *s;
 	struct config_problems *problems;
 	unsigned n_cpus;
-	unsigned n_references; /* {fd:NAME} found */
 };
 
 struct config_place config_place_or(struct config_place preferred, struct config_place fallback)
@@ -16,7 +17,7 @@ struct config_place config_place_or(struct config_place preferred, struct config
 	return preferred.line > 0 ? preferred : fallback;
 }
 
-/* --- command, environment, handoff ---------------------------------------- */
+/* --- identity, command ---------------------------------------------------- */
 
 static int check_identity(struct resolve *r)
 {
@@ -57,166 +58,6 @@ static int check_command(struct resolve *r)
 	return 0;
 }
 
-/* "http, admin" for messages. NULL: out of memory. */
-static char *listener_list(const struct service_config *s)
-{
-	_cleanup_free_ char *all = strdup("");
-
-	for (size_t i = 0; all && i < s->n_listeners; i++) {
-		char *longer = xasprintf("%s%s%s", all, i > 0 ? ", " : "", s->listeners[i].name);
-
-		free(all);
-		all = longer;
-	}
-	return TAKE_PTR(all);
-}
-
-static int unknown_reference(
-	struct resolve *r, struct config_place place, const char *where, const char *name)
-{
-	_cleanup_free_ char *known = NULL;
-
-	if (r->s->n_listeners == 0) {
-		config_problem_add(r->problems, place, false,
-			"%s: {fd:%s} names a listener, but service \"%s\" has none; add listen:",
-			where, name, r->s->name);
-		return 0;
-	}
-	known = listener_list(r->s);
-	if (!known)
-		return -ENOMEM;
-	config_problem_add(r->problems, place, false,
-		"%s: {fd:%s} does not name a listener; there is %s", where, name, known);
-	return 0;
-}
-
-/* Every {fd:NAME} in text. Returns the number that were found, or -ENOMEM. */
-static int check_references(
-	struct resolve *r, struct config_place place, const char *where, const char *text)
-{
-	const char *start, *name, *end;
-	size_t len;
-	int n = 0, q;
-
-	for (; (q = config_fd_reference(text, &start, &name, &len, &end)) > 0; text = end) {
-		_cleanup_free_ char *word = strndup(name, len);
-
-		if (!word)
-			return -ENOMEM;
-		n++;
-		if (!(r->s->broken & SECTION_LISTEN) && !service_config_find_listener(r->s, word)) {
-			q = unknown_reference(r, place, where, word);
-			if (q < 0)
-				return q;
-		}
-	}
-	if (q < 0)
-		config_problem_add(r->problems, place, false,
-			"%s: \"{fd:\" needs a listener's name and \"}\", such as {fd:http}", where);
-	return n;
-}
-
-static int find_references(struct resolve *r)
-{
-	struct service_config *s = r->s;
-	struct config_place place = config_place_or(s->command_place, s->place);
-	int n;
-
-	for (size_t i = 0; s->command && s->command[i]; i++) {
-		n = check_references(r, place, "command", s->command[i]);
-		if (n < 0)
-			return n;
-		r->n_references += (unsigned)n;
-	}
-	place = config_place_or(s->environment_place, s->place);
-	for (size_t i = 0; !s->environment_inherited && s->environment && s->environment[i]; i++) {
-		n = check_references(r, place, "environment", s->environment[i]);
-		if (n < 0)
-			return n;
-		r->n_references += (unsigned)n;
-	}
-	if (r->n_references > 0)
-		s->handoff |= HANDOFF_ARGUMENTS;
-	return 0;
-}
-
-static bool env_name_valid(const char *name, size_t len)
-{
-	if (len == 0 || (*name >= '0' && *name <= '9'))
-		return false;
-	for (size_t i = 0; i < len; i++) {
-		char c = name[i];
-
-		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-			    c == '_'))
-			return false;
-	}
-	return true;
-}
-
-/* What the daemon itself tells its workers; a value from the configuration would be a lie. */
-static const char *const reserved_variables[] = {"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES",
-	"LISTEN_PIDFDID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "TENURE_SERVICE",
-	"TENURE_GENERATION", "TENURE_WORKER", "TENURE_PREVIEW_FROM"};
-
-static bool env_reserved(const char *name, size_t len)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(reserved_variables); i++)
-		if (strlen(reserved_variables[i]) == len &&
-			memcmp(reserved_variables[i], name, len) == 0)
-			return true;
-	return false;
-}
-
-static int check_environment(struct resolve *r)
-{
-	struct service_config *s = r->s;
-	const struct config_place place = config_place_or(s->environment_place, s->place);
-
-	if (s->environment_inherited || (s->broken & SECTION_ENVIRONMENT))
-		return 0;
-	for (size_t i = 0; s->environment && s->environment[i]; i++) {
-		const char *name = s->environment[i];
-		size_t len = strcspn(name, "=");
-
-		if (!env_name_valid(name, len))
-			config_problem_add(r->problems, place, false,
-				"\"%.*s\" is not a variable's name; write A-Z a-z 0-9 and _, not "
-				"beginning with a digit",
-				(int)MIN(len, 100), name);
-		else if (env_reserved(name, len))
-			config_problem_add(r->problems, place, false,
-				"%.*s is set by tenured for each worker; remove it", (int)len,
-				name);
-	}
-	return 0;
-}
-
-static int check_handoff(struct resolve *r)
-{
-	struct service_config *s = r->s;
-	const struct config_place place = config_place_or(s->handoff_place, s->place);
-
-	if (s->broken & (SECTION_HANDOFF | SECTION_LISTEN | SECTION_COMMAND | SECTION_ENVIRONMENT))
-		return 0;
-	if ((s->handoff & HANDOFF_STDIN) && s->n_listeners != 1)
-		config_problem_add(r->problems, place, false,
-			"handoff: stdin passes exactly one listener, service \"%s\" has %zu",
-			s->name, s->n_listeners);
-	if (s->n_listeners == 0)
-		return 0;
-	if (s->handoff == 0)
-		config_problem_add(r->problems, place, false,
-			"service \"%s\" has listeners but no way to pass them; use handoff: "
-			"listen-fds, "
-			"or {fd:NAME} in the command",
-			s->name);
-	if (s->handoff == HANDOFF_ARGUMENTS && r->n_references == 0)
-		config_problem_add(r->problems, place, false,
-			"handoff: arguments, but neither command nor environment has a {fd:NAME}");
-	return 0;
-}
-
 /* --- workers, readiness --------------------------------------------------- */
 
 static int resolve_workers(struct resolve *r)
@@ -229,6 +70,25 @@ static int resolve_workers(struct resolve *r)
 		config_problem_add(r->problems, s->place, false,
 			"workers: %u is not between 1 and %d", s->workers, CONFIG_WORKERS_MAX);
 	return 0;
+}
+
+/* The descriptor that the worker writes to, beside those it listens on. */
+static void check_ready_fd(struct resolve *r, struct config_place place)
+{
+	const struct service_config *s = r->s;
+	unsigned n = s->ready.number;
+
+	if (n == 0 && !s->ready.variable)
+		config_problem_add(r->problems, place, false,
+			"ready by fd needs the descriptor's \"number\", which the program was told "
+			"(s6's notification-fd, dinit's pipefd), or a \"variable\" to tell it in "
+			"(dinit's pipevar)");
+	/* Of the listeners, which begin at 3. */
+	else if (n > 0 && dialect_counts(s->handoff) && n < 3 + s->n_listeners)
+		config_problem_add(r->problems, place, false,
+			"ready: number: descriptor %u is listener %s; use %zu or more, or handoff: "
+			"stdin",
+			n, s->listeners[n - 3].name, 3 + s->n_listeners);
 }
 
 static void check_ready_kind(struct resolve *r, struct config_place place, size_t n_lanes)
@@ -263,6 +123,15 @@ static void check_ready_kind(struct resolve *r, struct config_place place, size_
 			config_problem_add(r->problems, place, false,
 				"ready: the delay is not shorter than the timeout, so no worker "
 				"would ever be ready");
+		break;
+	case READY_FD:
+		check_ready_fd(r, place);
+		break;
+	case READY_EINHORN:
+		if (!(r->s->handoff & HANDOFF_EINHORN))
+			config_problem_add(r->problems, place, false,
+				"ready by einhorn-ack needs handoff: einhorn, whose control socket "
+				"the worker writes worker:ack to");
 		break;
 	case READY_NOTIFY:
 		break;
@@ -392,7 +261,14 @@ static void check_control(const struct config *c, struct config_problems *proble
 
 static int resolve_listeners(struct resolve *r)
 {
-	return config_resolve_listeners(r->s, r->problems);
+	int q = config_resolve_listeners(r->s, r->problems);
+
+	return q < 0 ? q : preset_finish(r->s);
+}
+
+static int resolve_handoff(struct resolve *r)
+{
+	return config_resolve_handoff(r->s, r->problems);
 }
 
 static int resolve_upgrade(struct resolve *r)
@@ -405,9 +281,7 @@ static int (*const service_steps[])(struct resolve *) = {
 	check_identity,
 	check_command,
 	resolve_listeners,
-	find_references,
-	check_environment,
-	check_handoff,
+	resolve_handoff,
 	resolve_workers,
 	resolve_ready,
 	resolve_upgrade,

@@ -10,6 +10,9 @@ struct config_place config_place_or(struct config_place preferred, struct config
 
 /* Names for the listeners that have none, and what one service's listeners may be. */
 int config_resolve_listeners(struct service_config *s, struct config_problems *problems);
+/* How workers are told their sockets: references, what each way needs of the listeners, variables
+ * that are ours, the drain signal that follows from it. */
+int config_resolve_handoff(struct service_config *s, struct config_problems *problems);
 /* How it is upgraded: defaults that follow from its workers, and what needs which listeners. */
 int config_resolve_upgrade(struct service_config *s, struct config_problems *problems);
 /* Addresses that several listeners, of any service, would want. */

@@ -58,26 +58,6 @@ bool config_user_valid(const char *s)
 	return true;
 }
 
-int config_fd_reference(const char *s, const char **ret_start, const char **ret_name,
-	size_t *ret_len, const char **ret_end)
-{
-	const char *start = strstr(s, "{fd:");
-	const char *name, *end;
-
-	if (!start)
-		return 0;
-	name = start + strlen("{fd:");
-	for (end = name; is_name_char(*end); end++)
-		;
-	if (*end != '}' || end == name)
-		return -EINVAL;
-	*ret_start = start;
-	*ret_name = name;
-	*ret_len = (size_t)(end - name);
-	*ret_end = end + 1;
-	return 1;
-}
-
 /* Standard signals only: what sigabbrev_np(3) knows, but without asking the C library, whose tables
  * the core has no business with. */
 static const struct {

@@ -65,6 +65,8 @@ struct generation {
 	bool proven;	 /* all its workers were ready at once: respawned for ever */
 	bool failed;
 	bool given_up;
+	bool adopted; /* its worker was running before us: until it is replaced it is only let go,
+			 never ended */
 	enum reason reason;	  /* why it is leaving */
 	uint64_t zero_since_usec; /* when it lost its share */
 	uint64_t since_usec;

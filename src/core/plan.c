@@ -41,6 +41,8 @@ const char *plan_action_to_string(enum plan_action a)
 		return "none";
 	case PLAN_UPDATE:
 		return "update";
+	case PLAN_LISTEN:
+		return "listen";
 	case PLAN_SCALE:
 		return "scale";
 	case PLAN_UPGRADE:
@@ -145,6 +147,48 @@ static void compare_listeners(
 	reason_if(reasons, !same_order(a, b), "order of listeners");
 }
 
+/* By whatever name workers know it. */
+static bool has_name(const struct service_config *s, const struct listener_config *l)
+{
+	const char *name = l->fd_name ? l->fd_name : l->name;
+
+	for (size_t i = 0; i < s->n_listeners; i++)
+		if (streq(s->listeners[i].fd_name ? s->listeners[i].fd_name : s->listeners[i].name,
+			    name) ||
+			streq(s->listeners[i].name, l->name))
+			return true;
+	return false;
+}
+
+bool plan_can_listen(const struct service_config *a, const struct service_config *b)
+{
+	const unsigned by_name = HANDOFF_LISTEN_FDS | HANDOFF_CHANNEL;
+	size_t n = 0;
+
+	if (a->handoff != b->handoff || !(b->handoff & HANDOFF_CHANNEL) || (b->handoff & ~by_name))
+		return false;
+	for (size_t i = 0; i < b->n_listeners; i++) {
+		const struct listener_config *l = &b->listeners[i], *was = find_same(a, l);
+
+		if (was && (!streq_null(l->name, was->name) || l->sockets != was->sockets ||
+				   l->steering != was->steering))
+			return false;
+		/* What comes from systemd goes back there: that is for whoever started us. And of
+		 * two with one name workers could not tell which is meant. */
+		if (!was && (l->inherited || has_name(a, l)))
+			return false;
+		n += !was;
+	}
+	for (size_t i = 0; i < a->n_listeners; i++) {
+		if (find_same(b, &a->listeners[i]))
+			continue;
+		if (a->listeners[i].inherited)
+			return false;
+		n++;
+	}
+	return n > 0 && b->n_listeners > 0 && same_order(a, b);
+}
+
 static void add_listener(struct plan_entry *e, enum plan_listener_action action, const char *name)
 {
 	e->listeners[e->n_listeners++] = (struct plan_listener){action, name};
@@ -231,8 +275,19 @@ static bool limits_equal(const struct service_config *a, const struct service_co
 	return a->n_limits == b->n_limits;
 }
 
-int plan_snapshot_differs(
-	const struct service_config *a, const struct service_config *b, char ***reasons)
+/* Workers have a descriptor to say that they are ready, or another one. */
+static bool ready_descriptor_differs(const struct ready_config *a, const struct ready_config *b)
+{
+	bool a_has = a->by == READY_FD || a->by == READY_EINHORN;
+	bool b_has = b->by == READY_FD || b->by == READY_EINHORN;
+
+	return (a_has || b_has) &&
+	       (a->by != b->by || a->number != b->number || !streq_null(a->variable, b->variable));
+}
+
+/* listeners: do theirs count? */
+static int snapshot_differs(const struct service_config *a, const struct service_config *b,
+	bool listeners, char ***reasons)
 {
 	struct reasons found = {.list = reasons};
 
@@ -245,8 +300,10 @@ int plan_snapshot_differs(
 			a->environment_inherited != b->environment_inherited,
 		"environment");
 	reason_if(&found, !env_files_equal(a, b), "env_file");
-	compare_listeners(a, b, &found);
+	if (listeners)
+		compare_listeners(a, b, &found);
 	reason_if(&found, a->handoff != b->handoff, "handoff");
+	reason_if(&found, ready_descriptor_differs(&a->ready, &b->ready), "ready");
 	reason_if(&found, a->watchdog_usec != b->watchdog_usec, "watchdog");
 	reason_if(&found, !limits_equal(a, b), "limits");
 	reason_if(&found, !resources_equal(&a->resources, &b->resources), "resources");
@@ -259,6 +316,12 @@ int plan_snapshot_differs(
 	if (found.r < 0)
 		return found.r;
 	return found.n > 0;
+}
+
+int plan_snapshot_differs(
+	const struct service_config *a, const struct service_config *b, char ***reasons)
+{
+	return snapshot_differs(a, b, true, reasons);
 }
 
 static bool ready_equal(const struct ready_config *a, const struct ready_config *b)
@@ -324,7 +387,10 @@ static void compare_in_place(
 			compare_socket(was, &b->listeners[i], reasons);
 	}
 	reason_if(reasons, !strv_equal(a->fingerprint, b->fingerprint), "fingerprint");
-	reason_if(reasons, !ready_equal(&a->ready, &b->ready), "ready");
+	reason_if(reasons,
+		!ready_equal(&a->ready, &b->ready) &&
+			!ready_descriptor_differs(&a->ready, &b->ready),
+		"ready");
 	reason_if(reasons, !upgrade_equal(&a->upgrade, &b->upgrade), "upgrade");
 	reason_if(reasons, !drain_equal(&a->drain, &b->drain), "drain");
 	reason_if(reasons, !restart_equal(&a->restart, &b->restart), "restart");
@@ -354,10 +420,10 @@ static int compare_services(struct plan_entry *e, const struct plan_fact *fact, 
 	const struct service_config *a = e->old_config, *b = e->new_config;
 	unsigned workers = fact->scaled > 0 ? fact->scaled : a->workers;
 	struct reasons reasons = {.list = &e->reasons};
-	bool upgrade, scale;
+	bool upgrade, scale, listen = fact->running && fact->live && plan_can_listen(a, b);
 	int r;
 
-	r = plan_snapshot_differs(a, b, &e->reasons);
+	r = snapshot_differs(a, b, !listen, &e->reasons);
 	if (r < 0)
 		return r;
 	upgrade = r > 0;
@@ -369,7 +435,11 @@ static int compare_services(struct plan_entry *e, const struct plan_fact *fact, 
 		reason_if(&reasons, !upgrade, "as asked");
 		upgrade = true;
 	}
+	/* With a new generation, or another number of workers, they come by that. */
 	scale = workers != b->workers;
+	upgrade |= listen && scale;
+	if (listen)
+		compare_listeners(a, b, &reasons);
 	reason_if(&reasons, scale, "workers %u -> %u%s", workers, b->workers,
 		fact->scaled > 0 ? " (scaled by hand)" : "");
 	compare_in_place(a, b, &reasons);
@@ -378,6 +448,8 @@ static int compare_services(struct plan_entry *e, const struct plan_fact *fact, 
 
 	if (upgrade && fact->running)
 		e->action = PLAN_UPGRADE;
+	else if (listen)
+		e->action = PLAN_LISTEN;
 	else if (scale && fact->running)
 		e->action = PLAN_SCALE;
 	else /* A stopped service takes everything when it starts. */
@@ -402,8 +474,8 @@ int plan_make(const struct config *old_config, const struct config *new_config,
 			continue;
 		plan.n++;
 		*e = (struct plan_entry){
-			.service = s->name, .action = PLAN_REMOVE, .old_config = s};
-		if (plan_listeners(e) < 0)
+			.service = strdup(s->name), .action = PLAN_REMOVE, .old_config = s};
+		if (!e->service || plan_listeners(e) < 0)
 			return -ENOMEM;
 	}
 	for (size_t i = 0; i < new_config->n_services; i++) {
@@ -411,11 +483,11 @@ int plan_make(const struct config *old_config, const struct config *new_config,
 		struct plan_entry *e = &plan.entries[plan.n++];
 		struct plan_fact fact = find_fact(facts, n_facts, s->name);
 
-		*e = (struct plan_entry){.service = s->name,
+		*e = (struct plan_entry){.service = strdup(s->name),
 			.action = PLAN_ADD,
 			.old_config = config_find(old_config, s->name),
 			.new_config = s};
-		if (plan_listeners(e) < 0)
+		if (!e->service || plan_listeners(e) < 0)
 			return -ENOMEM;
 		if (e->old_config && compare_services(e, &fact, upgrade_all) < 0)
 			return -ENOMEM;
@@ -428,6 +500,7 @@ int plan_make(const struct config *old_config, const struct config *new_config,
 void plan_done(struct plan *p)
 {
 	for (size_t i = 0; i < p->n; i++) {
+		free(p->entries[i].service);
 		strv_free(p->entries[i].reasons);
 		free(p->entries[i].listeners);
 	}

@@ -10,13 +10,15 @@ enum plan_action {
 	PLAN_NONE,    /* nothing differs */
 	PLAN_UPDATE,  /* only values that take effect in place (timeouts, restart policy, strategy
 			 ...) */
+	PLAN_LISTEN,  /* workers that run get more listeners, or lose some (others may be updated
+			 too) */
 	PLAN_SCALE,   /* only the number of workers differs (others may be updated too) */
 	PLAN_UPGRADE, /* what the workers are made of differs: a new generation */
 	PLAN_ADD,     /* a new service: bind and, with autostart, start */
 	PLAN_REMOVE,  /* stop it and close what it listened on */
 };
 const char *plan_action_to_string(
-	enum plan_action a); /* "none", "update", "scale", "upgrade", "add", "remove" */
+	enum plan_action a); /* "none", "update", "listen", "scale", "upgrade", "add", "remove" */
 
 /* What happens to the sockets. They are found by plan_listener_same(), not by name: one that is
  * only called something else is kept, one whose address changes is dropped and bound under the same
@@ -34,7 +36,7 @@ struct plan_listener {
 };
 
 struct plan_entry {
-	const char *service; /* borrowed */
+	char *service; /* owned: what is removed may be gone before the plan */
 	enum plan_action action;
 	const struct service_config *old_config,
 		*new_config; /* borrowed; NULL where there is none */
@@ -49,6 +51,7 @@ struct plan_entry {
 struct plan_fact {
 	const char *service;
 	bool running;	      /* false: stopped, so that nothing is upgraded */
+	bool live;	      /* its workers take listeners while they run */
 	unsigned scaled;      /* workers by `scale`, 0: not scaled */
 	char *const *pending; /* reasons: "executable", "directory", "fingerprint", "environment
 				 file"; NULL-terminated */
@@ -68,5 +71,9 @@ void plan_done(struct plan *p);
  */
 int plan_snapshot_differs(
 	const struct service_config *a, const struct service_config *b, char ***reasons);
+/* Can the listeners of a become those of b while workers run: some are added, others taken away,
+ * and those that stay are as they were. For services with `handoff: channel`, whose workers know
+ * listeners by their names. */
+bool plan_can_listen(const struct service_config *a, const struct service_config *b);
 /* Same socket: address, kind (and inherited name). Backlog, mode and such may differ. */
 bool plan_listener_same(const struct listener_config *a, const struct listener_config *b);

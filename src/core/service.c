@@ -186,6 +186,25 @@ static bool is_empty(struct service *s, struct generation *g, uint64_t now, stru
 	return false;
 }
 
+void service_let_go(struct service *s, struct effects *ret)
+{
+	s->wanted = false;
+	s->stopping = true;
+	/* Its process lives: a lane that others may hold is not for anybody else. */
+	drop_generation(s, 0, ret);
+}
+
+/* An adopted generation stays until it is replaced. What was to replace it has failed, and is gone.
+ */
+static bool shall_let_go(const struct service *s)
+{
+	const struct generation *g = s->n_generations == 1 ? s->generations[0] : NULL;
+
+	return g && g->adopted && g->state == GENERATION_SERVING &&
+	       s->rollout.phase == ROLLOUT_NONE &&
+	       (s->rollout.from == g->number || s->rollout.to == g->number);
+}
+
 static void collect(struct service *s, uint64_t now, struct effects *ret)
 {
 	for (size_t i = 0; i < s->n_generations; i++) {
@@ -209,6 +228,8 @@ static void collect(struct service *s, uint64_t now, struct effects *ret)
 		else
 			i++;
 	}
+	if (shall_let_go(s))
+		service_let_go(s, ret);
 	if (!s->stopping || s->n_generations > 0)
 		return;
 	s->stopping = false;
@@ -270,6 +291,10 @@ static int on_exited(struct service *s, struct generation *g, struct worker *w,
 	/* A rescue that cannot even be started ends there. */
 	if (failed && w->retiring)
 		w->rescues = UINT32_MAX / 2;
+	/* Who comes in its place is ours, and after a stop nobody does. */
+	if (g->adopted && s->stopping)
+		generation_retire(g, REASON_STOPPED, true, now, ret);
+	g->adopted = false;
 	on = generation_exit_event(g, w, clean, now);
 	/* The first start of what cannot be started as it is. */
 	useless = failed && event->value == 1 && g->state == GENERATION_STARTING && !g->failed;
@@ -328,6 +353,8 @@ static int on_worker(struct service *s, struct generation *g, struct worker *w,
 	case EVENT_READY:
 		return generation_worker_event(g, w, WORKER_ON_BECAME_READY, now, ret);
 	case EVENT_WATCHDOG:
+		if (g->adopted)
+			return 0;
 		hung = w->state == WORKER_READY;
 		r = generation_worker_event(g, w, WORKER_ON_WATCHDOG, now, ret);
 		if (hung && rollout_depends_on(s, g))
@@ -344,7 +371,8 @@ static int on_worker(struct service *s, struct generation *g, struct worker *w,
 	case EVENT_CONNECTIONS:
 		return generation_worker_counted(g, w, event->value, now, ret);
 	case EVENT_RECYCLE:
-		recycle_request(s, g, w, event->reason);
+		if (!g->adopted)
+			recycle_request(s, g, w, event->reason);
 		return 0;
 	case EVENT_EXTEND_READY_TIMEOUT:
 		if (w->state == WORKER_STARTING || w->state == WORKER_DRAINING)
@@ -360,14 +388,40 @@ static int on_worker(struct service *s, struct generation *g, struct worker *w,
 	case EVENT_ABORT:
 	case EVENT_ROLLBACK:
 	case EVENT_SCALE:
+	case EVENT_ADOPT:
+	case EVENT_LET_GO:
 	case EVENT_VERIFIED:
 	case EVENT_VERIFY_FAILED:
 	case EVENT_LANE_FAILED:
 	case EVENT_EMPTY:
 	case EVENT_TIME:
+	case EVENT_LISTENERS:
 		break;
 	}
 	return -EPROTO;
+}
+
+/* Its lane gets sockets in those that are new, before anybody is sent there. */
+static int on_listeners(struct service *s, struct generation *g, const struct upgrade_spec *spec,
+	struct effects *ret)
+{
+	if (!g || !spec)
+		return -ESRCH;
+	g->listeners = spec->listeners;
+	g->policy.steered = spec->policy.steered;
+	g->policy.per_worker = spec->policy.per_worker;
+	if (g->lane == LANE_NONE)
+		return 0;
+	if (g->lane == s->queue_lane)
+		service_keep_queue(s, g);
+	effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
+				 .generation = g->number,
+				 .worker = NO_WORKER,
+				 .value = g->lane});
+	effects_add(
+		ret, (struct effect){
+			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});
+	return 0;
 }
 
 /* What the world says of a whole generation. */
@@ -386,6 +440,8 @@ static int on_world(
 		rollout_verify_result(s, event->generation, event->value, verified, now, ret);
 		return 0;
 	}
+	if (event->kind == EVENT_LISTENERS)
+		return on_listeners(s, g, event->spec, ret);
 	if (event->kind == EVENT_EMPTY) {
 		if (!g || g->empty_until_usec == 0)
 			return -ESRCH;
@@ -424,7 +480,7 @@ int service_step(
 
 	for (size_t i = 0; i < s->n_generations; i++)
 		workers += s->generations[i]->n_workers;
-	if (event->kind == EVENT_UPGRADE)
+	if (event->kind == EVENT_UPGRADE || event->kind == EVENT_ADOPT)
 		workers += event->spec->policy.workers;
 	if (event->kind == EVENT_SCALE)
 		workers += 3 * event->value; /* the next and a warm one as well */

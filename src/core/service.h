@@ -19,6 +19,10 @@ enum service_event_kind {
 	EVENT_ABORT,	/* reason */
 	EVENT_ROLLBACK, /* generation: one that is still alive and was told nothing */
 	EVENT_SCALE,	/* value: workers */
+	EVENT_ADOPT,  /* spec: a generation of one worker that runs already, somebody else's. It has
+			 all the connections at once; an upgrade that follows takes them from it.
+			 Only  while nothing runs */
+	EVENT_LET_GO, /* generation: an adopted one: forget it; it goes on by itself */
 	/* What the world says */
 	EVENT_SPAWN_FAILED,	    /* generation, worker; value: 1 = trying again is useless until
 				       something is changed */
@@ -35,6 +39,8 @@ enum service_event_kind {
 	EVENT_EMPTY,		    /* generation: nobody is left of it */
 	EVENT_EXTEND_READY_TIMEOUT, /* generation, worker; usec: from now */
 	EVENT_TIME,		    /* a deadline may have passed */
+	EVENT_LISTENERS, /* generation: what it listens on has changed while it runs; spec: the
+			    listeners, and of its policy steered and per_worker */
 };
 
 enum { COUNT_UNKNOWN = UINT32_MAX };
@@ -67,6 +73,7 @@ enum {
 	SERVICE_E_NOT_ALIVE, /* rollback: that generation is gone or was told to go: upgrade from
 				its snapshot */
 	SERVICE_E_STOPPING,
+	SERVICE_E_ADOPTED, /* what was adopted has not been replaced, and could not come back */
 };
 
 enum service_state {

@@ -29,7 +29,8 @@ static int on_upgrade(
 {
 	const struct upgrade_spec *spec = event->spec;
 	struct generation *g;
-	const struct generation *from = service_generation(s, s->rollout.from);
+	const struct generation *from = service_generation(s, s->rollout.from),
+				*current = service_generation(s, s->current);
 	bool open = rollout_is_open(&s->rollout), cut_short;
 	int r;
 
@@ -43,6 +44,10 @@ static int on_upgrade(
 	if (open && (s->rollout.phase == ROLLOUT_RESTORING ||
 			    (from && from->state == GENERATION_PARKED)))
 		return SERVICE_E_ROLLOUT_IN_PROGRESS;
+	/* Which would end it first, and had nothing to go back to. */
+	if (current && current->adopted && current->state == GENERATION_SERVING &&
+		spec->policy.strategy == STRATEGY_RECREATE)
+		return SERVICE_E_ADOPTED;
 	g = generation_new(s->last_number + 1, &spec->policy, spec->listeners);
 	if (!g)
 		return -ENOMEM;
@@ -65,10 +70,88 @@ static int on_upgrade(
 	return 0;
 }
 
+/* Its worker is ready, and whoever connects is served by it. */
+static int on_adopt(
+	struct service *s, const struct service_event *event, uint64_t now, struct effects *ret)
+{
+	const struct upgrade_spec *spec = event->spec;
+	struct generation *g;
+
+	if (s->stopping)
+		return SERVICE_E_STOPPING;
+	if (s->n_generations > 0)
+		return SERVICE_E_ROLLOUT_IN_PROGRESS;
+	g = generation_new(s->last_number + 1, &spec->policy, spec->listeners);
+	if (!g)
+		return -ENOMEM;
+	g->adopted = g->proven = true;
+	g->state = GENERATION_SERVING;
+	g->lane = s->queue_lane;
+	g->since_usec = now;
+	for (unsigned i = 0; i < g->n_workers; i++) {
+		struct worker *w = &g->workers[i];
+
+		w->state = WORKER_READY;
+		w->was_ready = w->had_share = true;
+		w->since_usec = w->ready_usec = now;
+	}
+	generation_set_weight(g, SHARE_MAX, now);
+	s->generations[s->n_generations++] = g;
+	s->current = ++s->last_number;
+	s->wanted = true;
+	s->gave_up = false;
+	s->rollout.from = s->rollout.to = 0;
+	service_keep_queue(s, g);
+	effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
+				 .generation = g->number,
+				 .worker = NO_WORKER,
+				 .value = g->lane});
+	effects_add(
+		ret, (struct effect){
+			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});
+	return 0;
+}
+
+static int on_let_go(struct service *s, unsigned generation, struct effects *ret)
+{
+	struct generation *g = service_generation(s, generation);
+
+	if (!g || !g->adopted || s->n_generations > 1)
+		return -ESRCH;
+	service_let_go(s, ret);
+	return 0;
+}
+
+/* What is to replace an adopted generation goes, and that one stays with everything. */
+static void leave_adopted(struct service *s, uint64_t now, struct effects *ret)
+{
+	s->wanted = false;
+	s->stopping = true;
+	s->start_again = false;
+	if (rollout_is_open(&s->rollout))
+		rollout_fail(s, REASON_STOPPED, NO_WORKER, now, ret);
+	if (s->n_generations == 1)
+		service_let_go(s, ret);
+	for (size_t i = 0; i < s->n_generations; i++)
+		if (!s->generations[i]->adopted)
+			generation_retire(s->generations[i], REASON_STOPPED, true, now, ret);
+}
+
 static int on_stop(struct service *s, bool kill, uint64_t now, struct effects *ret)
 {
+	const struct generation *current = service_generation(s, s->current);
+
 	if (!s->wanted && s->n_generations == 0 && !s->stopping)
 		return SERVICE_E_NOT_RUNNING;
+	if (current && current->adopted && current->state == GENERATION_SERVING) {
+		if (!s->stopping)
+			service_report(ret, REPORT_SERVICE_STOPPING, s->current, 0);
+		leave_adopted(s, now, ret);
+		for (size_t i = 0; kill && i < s->n_generations; i++)
+			if (!s->generations[i]->adopted)
+				generation_kill(s->generations[i], now, ret);
+		return 0;
+	}
 	if (!s->stopping)
 		service_report(ret, REPORT_SERVICE_STOPPING, s->current, 0);
 	s->wanted = false;
@@ -152,9 +235,12 @@ static void scale(struct service *s, struct generation *g, unsigned n, bool star
 			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});
 }
 
-/* Who serves; who is about to; and a warm one: who goes back to it needs as many workers there. */
+/* Who serves; who is about to; and a warm one: who goes back to it needs as many workers there.
+ * What was adopted is as many as it is. */
 static bool is_scaled(const struct service *s, const struct generation *g)
 {
+	if (g->adopted)
+		return false;
 	return g->number == s->current || g->state == GENERATION_WARM ||
 	       (rollout_is_open(&s->rollout) && g->number == s->rollout.to);
 }
@@ -167,6 +253,8 @@ static int on_scale(struct service *s, unsigned n, uint64_t now, struct effects 
 
 	if (!current || s->stopping)
 		return SERVICE_E_NOT_RUNNING;
+	if (current->adopted)
+		return SERVICE_E_ADOPTED;
 	if (open && !rollout_can_scale(s))
 		return SERVICE_E_ROLLOUT_IN_PROGRESS;
 	for (size_t i = 0; i < s->n_generations; i++) {
@@ -234,6 +322,10 @@ int service_request(
 		return on_rollback(s, event, now, ret);
 	case EVENT_SCALE:
 		return on_scale(s, event->value, now, ret);
+	case EVENT_ADOPT:
+		return on_adopt(s, event, now, ret);
+	case EVENT_LET_GO:
+		return on_let_go(s, event->generation, ret);
 	case EVENT_SPAWN_FAILED:
 	case EVENT_READY:
 	case EVENT_EXITED:
@@ -248,6 +340,7 @@ int service_request(
 	case EVENT_LANE_FAILED:
 	case EVENT_EMPTY:
 	case EVENT_TIME:
+	case EVENT_LISTENERS:
 		break;
 	}
 	return -EPROTO;
@@ -257,5 +350,6 @@ bool service_event_is_request(enum service_event_kind kind)
 {
 	return kind == EVENT_UPGRADE || kind == EVENT_START || kind == EVENT_STOP ||
 	       kind == EVENT_KILL || kind == EVENT_PROMOTE || kind == EVENT_PAUSE ||
-	       kind == EVENT_ABORT || kind == EVENT_ROLLBACK || kind == EVENT_SCALE;
+	       kind == EVENT_ABORT || kind == EVENT_ROLLBACK || kind == EVENT_SCALE ||
+	       kind == EVENT_ADOPT || kind == EVENT_LET_GO;
 }

@@ -70,6 +70,59 @@ static uint64_t deadline_of(uint64_t timeout_usec)
 	return usec_add(monotonic_usec(), timeout_usec);
 }
 
+void client_fds_done(struct client_fds *fds)
+{
+	while (fds->n > 0)
+		(void)close_fd(fds->list[--fds->n]);
+}
+
+union control {
+	struct cmsghdr align;
+	char buf[CMSG_SPACE(CLIENT_FDS_MAX * sizeof(int))];
+};
+
+static ssize_t send_some(const struct client *c, const void *data, size_t len)
+{
+	/* Only read, but the structure's pointer is not const. */
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = len};
+	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+	union control control = {0};
+
+	if (c->give && c->give->n > 0) {
+		size_t size = c->give->n * sizeof(int);
+		/* Where CMSG_FIRSTHDR points to; spelled so that no compiler takes it for NULL. */
+		struct cmsghdr *header = &control.align;
+
+		message.msg_control = control.buf;
+		message.msg_controllen = CMSG_SPACE(size);
+		header->cmsg_level = SOL_SOCKET;
+		header->cmsg_type = SCM_RIGHTS;
+		header->cmsg_len = CMSG_LEN(size);
+		memcpy(CMSG_DATA(header), c->give->list, size);
+	}
+	return sendmsg(c->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static void take_fds(struct client *c, struct msghdr *message)
+{
+	for (struct cmsghdr *h = CMSG_FIRSTHDR(message); h; h = CMSG_NXTHDR(message, h)) {
+		size_t n;
+
+		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+			continue;
+		n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		for (size_t i = 0; i < n; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(fd));
+			if (c->take->n < CLIENT_FDS_MAX)
+				c->take->list[c->take->n++] = fd;
+			else
+				(void)close_fd(fd);
+		}
+	}
+}
+
 int client_send(struct client *c, const char *method, const json_t *parameters, bool more,
 	uint64_t timeout_usec)
 {
@@ -87,10 +140,11 @@ int client_send(struct client *c, const char *method, const json_t *parameters, 
 	if (r < 0)
 		return r;
 	while (out.len > 0) {
-		ssize_t n = send(c->fd, buffer_data(&out), out.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = send_some(c, buffer_data(&out), out.len);
 
 		if (n >= 0) {
 			buffer_consume(&out, (size_t)n);
+			c->give = NULL;
 		} else if (errno == EAGAIN) {
 			r = wait_until(c->fd, POLLOUT, deadline);
 			if (r < 0)
@@ -106,12 +160,20 @@ int client_send(struct client *c, const char *method, const json_t *parameters, 
 static int fill(struct client *c)
 {
 	char data[READ_SIZE];
+	struct iovec iov = {.iov_base = data, .iov_len = sizeof(data)};
+	union control control;
+	struct msghdr message = {.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = c->take ? control.buf : NULL,
+		.msg_controllen = c->take ? sizeof(control.buf) : 0};
 	ssize_t n;
 	int r;
 
 	do {
-		n = recv(c->fd, data, sizeof(data), MSG_DONTWAIT);
+		n = recvmsg(c->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	} while (n < 0 && errno == EINTR);
+	if (n >= 0 && c->take)
+		take_fds(c, &message);
 	if (n < 0)
 		return errno == EAGAIN ? 0 : -errno;
 	if (n == 0)

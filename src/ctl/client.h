@@ -9,9 +9,20 @@
 /* Before the name of each of the supervisor's methods and errors. */
 #define CLIENT_INTERFACE "io.tenured.Supervisor."
 
+enum { CLIENT_FDS_MAX = 64 };
+
+/* Descriptors beside messages: unix(7), SCM_RIGHTS. */
+struct client_fds {
+	int list[CLIENT_FDS_MAX];
+	size_t n;
+};
+void client_fds_done(struct client_fds *fds); /* closes them */
+
 struct client {
 	int fd; /* owned; -1: not connected. To poll for input. */
 	struct varlink_framing in;
+	const struct client_fds *give; /* go beside the first call; borrowed, or NULL */
+	struct client_fds *take; /* those that come are added here; NULL: they are not wanted */
 };
 
 #define CLIENT_NULL ((struct client){.fd = -1})

@@ -22,8 +22,11 @@ int context_connect(struct context *context, struct client *ret)
 	const char *instance = context->options->instance;
 	int r = client_connect(context->socket, ret);
 
-	if (r >= 0)
+	if (r >= 0) {
+		ret->give = context->give;
+		ret->take = context->take;
 		return EXIT_DONE;
+	}
 	if (!path)
 		return context_out_of_memory(context);
 	if (r == -EACCES || r == -EPERM)
@@ -101,7 +104,7 @@ int context_ask_again(json_t *parameters)
 static bool is_change(const char *method)
 {
 	static const char *const changes[] = {"Upgrade", "Promote", "Pause", "Rollback", "Abort",
-		"Scale", "Restart", "Start", "Stop", "Reload"};
+		"Scale", "Restart", "Start", "Stop", "Reload", "Adopt"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(changes); i++)
 		if (streq(changes[i], method))

@@ -11,6 +11,9 @@ struct context {
 	const struct options *options; /* borrowed */
 	struct output output;
 	char *socket; /* owned */
+	/* Descriptors for the daemon, and from it; borrowed, or NULL. */
+	const struct client_fds *give;
+	struct client_fds *take;
 };
 
 /* How long the daemon may think about a call that answers at once. */
@@ -71,6 +74,8 @@ int verb_restart(struct context *context);
 int verb_rollback(struct context *context);
 int verb_start(struct context *context);
 int verb_stop(struct context *context);
+int verb_adopt(struct context *context);
+int verb_exec(struct context *context);
 int verb_scale(struct context *context);
 int verb_promote(struct context *context);
 int verb_pause(struct context *context);
@@ -79,5 +84,6 @@ int verb_preview(struct context *context);
 int verb_events(struct context *context);
 int verb_wait(struct context *context);
 int verb_check(struct context *context);
+int verb_presets(struct context *context);
 int verb_help(struct context *context);
 int verb_version(struct context *context);

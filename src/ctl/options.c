@@ -30,6 +30,10 @@ enum option_id {
 	ID_FOLLOW,
 	ID_SINCE,
 	ID_AS,
+	ID_PID,
+	ID_ADDRESS,
+	ID_SIGNAL,
+	ID_TAKE,
 };
 
 struct option_spec {
@@ -71,6 +75,14 @@ static const struct option_spec specs[] = {
 	 "after event number N, or from TIME ago on, as 10m"},
 	{ID_AS, 0, "as", "PATH", OPTION_AS,
 	 "check the file as if it were at PATH"},
+	{ID_PID, 0, "pid", "PID", OPTION_ADOPT,
+	 "the process; of several the one that leads them"},
+	{ID_ADDRESS, 0, "address", "ADDR", OPTION_ADOPT,
+	 "only its socket there, if it has others"},
+	{ID_SIGNAL, 0, "signal", "NAME", OPTION_ADOPT,
+	 "what has it end gracefully; else drain.signal"},
+	{ID_TAKE, 0, "take", "NAME", OPTION_TAKE,
+	 "with that listener as LISTEN_FDS; may be repeated"},
 	{ID_DETACH, 0, "detach", NULL, OPTION_FOLLOW,
 	 "return when it is accepted"},
 	{ID_TIMEOUT, 0, "timeout", "TIME", OPTION_FOLLOW | OPTION_TIMEOUT,
@@ -97,6 +109,7 @@ static const struct option_spec specs[] = {
 void options_done(struct options *o)
 {
 	o->args = strv_free(o->args);
+	o->take = strv_free(o->take);
 }
 
 const struct verb *options_find_verb(const struct verb *verbs, const char *name)
@@ -212,6 +225,19 @@ static int take_value(
 	if (id == ID_SINCE) {
 		*ret_meant = "an event's number, or a time as 10m";
 		return parse_since(value, o);
+	}
+	if (id == ID_PID) {
+		*ret_meant = "a process's number";
+		return parse_u64(value, 1, INT32_MAX, &o->pid);
+	}
+	if (id == ID_TAKE) {
+		*ret_meant = "a listener's name";
+		return *value ? strv_append(&o->take, value) : -EINVAL;
+	}
+	if (id == ID_ADDRESS || id == ID_SIGNAL) {
+		*ret_meant = id == ID_ADDRESS ? "an address" : "a signal's name, as SIGQUIT";
+		*(id == ID_ADDRESS ? &o->address : &o->signal) = value;
+		return *value ? 0 : -EINVAL;
 	}
 	if (id == ID_INSTANCE) {
 		*ret_meant = "a name without '/'";

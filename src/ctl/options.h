@@ -33,6 +33,8 @@ enum option_set {
 	OPTION_UPGRADE = 1U << 7,
 	OPTION_EXIT_CODE = 1U << 8,
 	OPTION_EVENTS = 1U << 9, /* --follow --since */
+	OPTION_ADOPT = 1U << 11, /* --pid --address --signal */
+	OPTION_TAKE = 1U << 12,	 /* --take */
 	OPTION_AS = 1U << 10,	 /* for the help text: its verb passes all it gets on */
 };
 
@@ -63,7 +65,10 @@ struct options {
 	bool wait_drain, detach, abort_on_interrupt;
 	uint64_t timeout_usec; /* USEC_INFINITY: not given, or without end */
 	bool full, hard, upgrade, exit_code, follow;
-	uint64_t to; /* 0: not given */
+	uint64_t to;  /* 0: not given */
+	uint64_t pid; /* 0: not given */
+	const char *address, *signal;
+	char **take; /* owned; NULL: not given */
 	bool since_given;
 	uint64_t since_sequence; /* events after this one, */
 	uint64_t since_usec;	 /* or from that long ago on; USEC_INFINITY: by sequence */

@@ -203,6 +203,11 @@ static void note_generations(
 		const char *state = field_text_or(generation, "state", "");
 		char span[TEXT_SPAN_MAX], connections[48] = "";
 
+		if (field_true(generation, "adopted") && streq(state, "serving"))
+			note(o, prefix, PAINT_DIM,
+				"generation %lld is taken over: a process that ran before, and "
+				"goes on if it is not replaced",
+				field_int(generation, "number", 0));
 		if (!streq(state, "draining") && !streq(state, "warm"))
 			continue;
 		if (!field_null(generation, "connections"))

@@ -80,7 +80,10 @@ static void print_generations(struct output *o, const json_t *service, uint64_t 
 		table_add(&table, PAINT_PLAIN, since(generation, now, span));
 		table_add(&table, PAINT_PLAIN, field_text(generation, "directory"));
 		table_add(&table, PAINT_PLAIN, field_text(generation, "executable"));
-		table_add(&table, PAINT_PLAIN, field_text(generation, "reason"));
+		table_add(&table, PAINT_PLAIN,
+			field_null(generation, "reason") && field_true(generation, "adopted")
+				? "taken over"
+				: field_text(generation, "reason"));
 	}
 	if (i > 0)
 		fputc('\n', o->file);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* check: what the configuration means is the daemon's knowledge, so its own program is asked. The
- * one beside this program first, lest another version answer. */
+/* check, presets: what a configuration means, and what is known of servers, is the daemon's
+ * knowledge, so its own program is asked. The one beside this program first, lest another version
+ * answer. */
 #include <limits.h>
 
 #include "ctl/context.h"
@@ -15,13 +16,14 @@ static void try_exec(char *const *argv, const char *directory, const char *relat
 		execv(path, argv);
 }
 
-int verb_check(struct context *context)
+static int ask_daemon(struct context *context, const char *word, const char *option)
 {
 	_cleanup_strv_ char **argv = NULL;
 	char own[PATH_MAX], *slash;
 	ssize_t len;
 
-	if (strv_append(&argv, "tenured") < 0 || strv_append(&argv, "check") < 0)
+	if (strv_append(&argv, "tenured") < 0 || strv_append(&argv, word) < 0 ||
+		(option && strv_append(&argv, option) < 0))
 		return context_out_of_memory(context);
 	for (char **arg = context->options->args; arg && *arg; arg++)
 		if (strv_append(&argv, *arg) < 0)
@@ -41,4 +43,14 @@ int verb_check(struct context *context)
 		"cannot run tenured, which knows the configuration: %s; looked beside tenurectl, "
 		"in %s and in PATH",
 		strerror(errno), TENURED_SBINDIR);
+}
+
+int verb_check(struct context *context)
+{
+	return ask_daemon(context, "check", NULL);
+}
+
+int verb_presets(struct context *context)
+{
+	return ask_daemon(context, "presets", context->options->json ? "--json" : NULL);
 }

@@ -14,12 +14,14 @@ static char *describe(const struct output *o, const json_t *change, bool done)
 	static const struct {
 		const char *action, *done, *planned;
 	} actions[] = {
-		{"add",	"added",			 "would be added"		 },
-		{"remove",  "removed",		      "would be removed"		},
-		{"upgrade", "upgraded",		"would be upgraded"		   },
-		{"scale",	  "scaled",		    "would be scaled"		     },
-		{"update",  "updated, not upgraded",   "would be updated, not upgraded"},
-		{"none",	 "unchanged, not upgraded", "unchanged"		       },
+		{"add",	"added",				 "would be added"		 },
+		{"remove",  "removed",			      "would be removed"		},
+		{"upgrade", "upgraded",				"would be upgraded"		   },
+		{"scale",	  "scaled",				    "would be scaled"		     },
+		{"update",  "updated, not upgraded",		    "would be updated, not upgraded"},
+		{"listen",  "given other listeners, not upgraded",
+			"would be given other listeners, not upgraded"				      },
+		{"none",	 "unchanged, not upgraded",		    "unchanged"		       },
 	};
 	const char *action = field_text_or(change, "action", "?"), *words = action;
 	const json_t *reasons = json_object_get(change, "reasons"), *reason;

@@ -4,7 +4,30 @@
 
 #define error_at(r, node, ...) config_problem_add((r)->problems, (node)->place, false, __VA_ARGS__)
 
-static const char *const ready_words[] = {"accept", "notify", "http", "exec", "delay", NULL};
+/* In the order of enum ready_kind. */
+static const char *const ready_words[] = {
+	"accept", "notify", "http", "exec", "delay", "fd", "einhorn-ack", NULL};
+
+static int read_variable(
+	struct reader *r, const struct key *key, const struct node *value, void *target)
+{
+	const char *text = node_text(r, key->name, value), *p = text;
+	char **variable = target;
+
+	if (!text)
+		return 0;
+	while ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || *p == '_' ||
+		(p > text && *p >= '0' && *p <= '9'))
+		p++;
+	if (p == text || *p) {
+		error_at(r, value, "%s: \"%s\" is not a variable's name, such as READY_FD",
+			key->name, text);
+		return 0;
+	}
+	free(*variable);
+	*variable = strdup(text);
+	return *variable ? 0 : -ENOMEM;
+}
 
 int config_read_url_path(
 	struct reader *r, const struct key *key, const struct node *value, void *target)
@@ -53,12 +76,19 @@ static const struct key ready_keys[] = {
 	KEY("command", KEY_COMMAND, command),
 	KEY("interval", KEY_DURATION, interval_usec, .min = USEC_PER_MSEC,
 		.max = 3600 * USEC_PER_SEC),
+	KEY("number", KEY_NUMBER, number, .min = 3, .max = 1023),
+	KEY("variable", KEY_CUSTOM, variable, .read = read_variable),
 };
 #undef AT
 
 static const struct key_table ready_table = KEY_TABLE("ready", ready_keys);
 
-enum { HTTP_KIND = 1 << READY_HTTP, EXEC_KIND = 1 << READY_EXEC, DELAY_KIND = 1 << READY_DELAY };
+enum {
+	HTTP_KIND = 1 << READY_HTTP,
+	EXEC_KIND = 1 << READY_EXEC,
+	DELAY_KIND = 1 << READY_DELAY,
+	FD_KIND = 1 << READY_FD,
+};
 
 /* Which keys say something to one kind only. */
 static const struct {
@@ -71,6 +101,8 @@ static const struct {
 	{"command",  EXEC_KIND,	       "by: exec"		 },
 	{"delay",	  DELAY_KIND,	      "by: delay"		 },
 	{"interval", HTTP_KIND | EXEC_KIND, "by: http or by: exec"},
+	{"number",   FD_KIND,		    "by: fd"		    },
+	{"variable", FD_KIND,		      "by: fd"	      },
 };
 
 static void check_ready_keys(

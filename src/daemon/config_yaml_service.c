@@ -5,6 +5,8 @@
 #include <signal.h>
 
 #include "base/parse.h"
+#include "core/dialect.h"
+#include "core/preset.h"
 
 #define error_at(r, node, ...) config_problem_add((r)->problems, (node)->place, false, __VA_ARGS__)
 
@@ -140,35 +142,25 @@ static int read_env_files(
 
 /* --- handoff -------------------------------------------------------------- */
 
-static const char *const handoff_words[] = {"listen-fds", "arguments", "stdin", NULL};
-static const unsigned handoff_kinds[] = {HANDOFF_LISTEN_FDS, HANDOFF_ARGUMENTS, HANDOFF_STDIN};
-
-/* Conventions of other programs that are known, but not spoken yet. */
-static const char *const handoff_later[] = {"circus", "ecdysis", "einhorn", "endless", "envoy",
-	"gunicorn", "haproxy", "huptime", "listenfd", "nginx", "php-fpm", "pingora", "puma", "s6",
-	"server-starter", "shellflip", "socketmaster", "tableflip", "unicorn", "uwsgi"};
-
 static int read_handoff_kind(
 	struct reader *r, const struct key *key, const struct node *item, unsigned *set)
 {
-	const char *text = node_text(r, key->name, item);
+	const char *text = node_text(r, key->name, item), *remedy;
+	const struct dialect *d;
 
 	if (!text)
 		return 0;
-	for (size_t i = 0; handoff_words[i]; i++) {
-		if (streq(handoff_words[i], text)) {
-			*set |= handoff_kinds[i];
-			return 0;
-		}
+	d = dialect_find(text);
+	if (d) {
+		*set |= d->kind;
+		return 0;
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(handoff_later); i++) {
-		if (streq(handoff_later[i], text)) {
-			error_at(r, item, "%s: \"%s\" is not supported by this version", key->name,
-				text);
-			return 0;
-		}
-	}
-	return report_choice(r, key->name, item, handoff_words);
+	remedy = dialect_not_spoken(text);
+	if (!remedy)
+		return report_choice(r, key->name, item, dialect_names());
+	error_at(r, item, "%s: \"%s\" is not supported by this version; %s", key->name, text,
+		remedy);
+	return 0;
 }
 
 static int read_handoff(
@@ -180,7 +172,8 @@ static int read_handoff(
 	int q;
 
 	if (value->kind == NODE_MAP && node_get(value, "preset")) {
-		error_at(r, value, "%s: \"preset\" is not supported by this version", key->name);
+		error_at(r, value, "%s: \"preset\" is a key of the service, beside %s", key->name,
+			key->name);
 		return 0;
 	}
 	if (!node_items(r, key->name, &value, &items, &n))
@@ -192,6 +185,33 @@ static int read_handoff(
 	}
 	*(unsigned *)target = set;
 	return 0;
+}
+
+/* --- preset --------------------------------------------------------------- */
+
+/* It was read before all other keys, which win. */
+static int skip_preset(
+	struct reader *r, const struct key *key, const struct node *value, void *target)
+{
+	(void)r;
+	(void)key;
+	(void)value;
+	(void)target;
+	return 0;
+}
+
+static int read_preset(struct reader *r, const struct node *map, struct service_config *s)
+{
+	const struct node *value = node_get(map, "preset");
+	const char *text = value ? node_text(r, "preset", value) : NULL;
+	const struct preset *p;
+
+	if (!text || streq(text, "none"))
+		return 0;
+	p = preset_find(text);
+	if (!p)
+		return report_choice(r, "preset", value, preset_names());
+	return preset_begin(p, s);
 }
 
 /* --- drain ---------------------------------------------------------------- */
@@ -220,7 +240,7 @@ static const struct key drain_keys[] = {
 	KEY("settle", KEY_DURATION, settle_usec, .max = CONFIG_DURATION_MAX),
 	KEY("settle_timeout", KEY_DURATION, settle_timeout_usec, .max = CONFIG_DURATION_MAX),
 	KEY("idle_wait", KEY_DURATION, idle_wait_usec, .max = CONFIG_DURATION_MAX),
-	KEY("signal", KEY_CUSTOM, signal, .read = read_signal),
+	KEY("signal", KEY_CUSTOM, signal, .set = AT(signal_set), .read = read_signal),
 	KEY("timeout", KEY_DURATION, timeout_usec, .max = CONFIG_DURATION_MAX),
 	KEY("kill_after", KEY_DURATION, kill_after_usec, .max = CONFIG_DURATION_MAX),
 	KEY("max_generations", KEY_NUMBER, max_generations, .min = 2,
@@ -471,8 +491,9 @@ static const struct key service_keys[] = {
 		.read = read_environment, .section = SECTION_ENVIRONMENT),
 	KEY_WHOLE("env_file", KEY_CUSTOM, .read = read_env_files),
 	KEY_WHOLE("listen", KEY_CUSTOM, .read = config_read_listen, .section = SECTION_LISTEN),
-	KEY("handoff", KEY_CUSTOM, handoff, .place = AT(handoff_place), .read = read_handoff,
-		.section = SECTION_HANDOFF),
+	KEY_WHOLE("preset", KEY_CUSTOM, .set = AT(preset_set), .read = skip_preset),
+	KEY("handoff", KEY_CUSTOM, handoff, .place = AT(handoff_place), .set = AT(handoff_set),
+		.read = read_handoff, .section = SECTION_HANDOFF),
 	KEY("ready", KEY_CUSTOM, ready, .place = AT(ready.place), .read = config_read_ready,
 		.section = SECTION_READY),
 	KEY("upgrade", KEY_SECTION, upgrade, .place = AT(upgrade.place),
@@ -492,10 +513,9 @@ static const struct key service_keys[] = {
 	KEY_WHOLE("output", KEY_CUSTOM, .set = AT(output_set), .read = read_output),
 	KEY("autostart", KEY_BOOL, autostart),
 };
-static const char *const service_later[] = {"preset", NULL};
 
 static const struct key_table service_table =
-	KEY_TABLE("a service", service_keys, .broken = AT(broken), .later = service_later);
+	KEY_TABLE("a service", service_keys, .broken = AT(broken));
 #undef AT
 
 /* What needs the directory, which may stand behind it in the file. */
@@ -538,6 +558,8 @@ int config_read_service(struct reader *r, const struct node *name, const struct 
 		s->broken |= SECTION_COMMAND;
 		return finish_paths(r, s);
 	}
-	q = keys_read(r, value, &service_table, s);
+	q = read_preset(r, value, s);
+	if (q >= 0)
+		q = keys_read(r, value, &service_table, s);
 	return q < 0 ? q : finish_paths(r, s);
 }

@@ -3,6 +3,7 @@
 #include "daemon/control_internal.h"
 
 #include <assert.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <syslog.h>
 
@@ -100,6 +101,38 @@ static int answer(
 
 int control_call_reply(struct control_call *call, json_t *parameters_take)
 {
+	return answer(call, NULL, false, parameters_take);
+}
+
+size_t control_call_take_fds(struct control_call *call, int *ret)
+{
+	size_t n = call->conn ? call->conn->n_fds : 0;
+
+	if (n == 0)
+		return 0;
+	memcpy(ret, call->conn->fds, n * sizeof(*ret));
+	call->conn->n_fds = 0;
+	return n;
+}
+
+int control_call_reply_fds(
+	struct control_call *call, json_t *parameters_take, const int *fds, size_t n_fds)
+{
+	struct control_conn *conn = call->conn;
+
+	for (size_t i = 0; conn && !call->wire.oneway && i < n_fds && i < CONTROL_FDS_MAX; i++) {
+		int fd = fcntl(fds[i], F_DUPFD_CLOEXEC, 3);
+
+		if (fd < 0) {
+			int r = -errno;
+
+			while (conn->n_out_fds > 0)
+				close_fd(conn->out_fds[--conn->n_out_fds]);
+			json_decref(parameters_take);
+			return r;
+		}
+		conn->out_fds[conn->n_out_fds++] = fd;
+	}
 	return answer(call, NULL, false, parameters_take);
 }
 

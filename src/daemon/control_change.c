@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Methods that change something. Each is logged with who asked, and either refused with the reason
  * as a typed error, or accepted; then follow.h waits for what comes of it. */
+#include <signal.h>
+
+#include "daemon/adopt.h"
 #include "daemon/control_methods.h"
 #include "daemon/follow.h"
 #include "daemon/log.h"
@@ -334,6 +337,52 @@ static int method_start(
 	return 0;
 }
 
+static int adopt(struct manager *m, struct manager_service *s, struct control_call *call,
+	struct adopt_request *request)
+{
+	_cleanup_error_ struct error error = ERROR_NULL;
+	struct waiter *w;
+	int r;
+
+	log_notice("%s: taking over process %d asked for by %s", s->name, (int)request->pid,
+		control_call_peer_text(call));
+	request->peer = control_call_peer(call);
+	request->requested_by = control_call_peer_text(call);
+	r = adopt_begin(s, request, &error);
+	if (r != 0)
+		return refuse(s, call, r, &error);
+	w = waiter_new(m, call, NULL);
+	waiter_follow_generation(w, s, s->core.last_number, false);
+	waiter_end(w);
+	return 0;
+}
+
+static int method_adopt(
+	struct manager *m, struct manager_service *s, struct control_call *call, json_t *parameters)
+{
+	json_int_t pid = json_integer_value(json_object_get(parameters, "pid")),
+		   signal = json_integer_value(json_object_get(parameters, "signal"));
+	int fds[CONTROL_FDS_MAX], r;
+	size_t n = control_call_take_fds(call, fds);
+
+	if (pid < 1 || pid > INT32_MAX)
+		r = control_call_invalid_parameter(call, "pid");
+	else if (signal < 0 || signal > SIGRTMAX)
+		r = control_call_invalid_parameter(call, "signal");
+	else if (n < 2)
+		r = control_call_failed(call,
+			"%s: no descriptors came with the call: a pidfd and the sockets have to be "
+			"sent beside it, as `tenurectl adopt` does",
+			s->name);
+	else
+		r = adopt(m, s, call,
+			&(struct adopt_request){
+				.pid = (pid_t)pid, .fds = fds, .n_fds = n, .signal = (int)signal});
+	for (size_t i = 0; i < n; i++)
+		close_fd(fds[i]);
+	return r;
+}
+
 static int method_stop(
 	struct manager *m, struct manager_service *s, struct control_call *call, json_t *parameters)
 {
@@ -538,6 +587,8 @@ const struct control_method control_changes[] = {
 	{"Restart",  CONTROL_OPERATOR, method_restart },
 	{"Start",	  CONTROL_OPERATOR, method_start	},
 	{"Stop",	 CONTROL_OPERATOR, method_stop    },
+	{"Adopt",	  CONTROL_OPERATOR, method_adopt	},
+	{"Take",	 CONTROL_OPERATOR, control_take   },
 	{"Reload",   CONTROL_OPERATOR, method_reload  },
 	{"Reexec",   CONTROL_OPERATOR, method_reexec  },
 };

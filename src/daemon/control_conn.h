@@ -33,6 +33,9 @@
 struct control_server;
 struct control_call;
 
+/* Descriptors beside one message. */
+enum { CONTROL_FDS_MAX = 64 };
+
 /* What the peer's uid and groups allow: observers read, operators change. */
 enum control_role { CONTROL_NONE, CONTROL_OBSERVER, CONTROL_OPERATOR };
 
@@ -155,6 +158,13 @@ static inline void control_call_unref_p(struct control_call **call)
 int control_call_reply(struct control_call *call, json_t *parameters_take);
 int control_call_notify(struct control_call *call, json_t *parameters_take);
 int control_call_error(struct control_call *call, const char *name, json_t *parameters_take);
+/* Descriptors that came beside the call (SCM_RIGHTS), the caller's from now on. ret: room for
+ * CONTROL_FDS_MAX. Only an operator's are kept. Returns how many. */
+size_t control_call_take_fds(struct control_call *call, int *ret);
+/* control_call_reply() with descriptors beside it: duplicates of these. -EMFILE and such: the call
+ * is not answered. */
+int control_call_reply_fds(
+	struct control_call *call, json_t *parameters_take, const int *fds, size_t n_fds);
 /* Failed, with a message for the person at the other end. */
 int control_call_failed(struct control_call *call, const char *format, ...) _printf_(2, 3);
 /* org.varlink.service.InvalidParameter; InvalidParameter has no room for a reason. */

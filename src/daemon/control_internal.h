@@ -51,6 +51,10 @@ struct control_conn {
 	sd_event_source *source;
 	struct varlink_framing in;
 	struct buffer out;
+	int fds[CONTROL_FDS_MAX]; /* that came beside the message that is read, or answered */
+	size_t n_fds;
+	int out_fds[CONTROL_FDS_MAX]; /* that go with the first byte of out */
+	size_t n_out_fds;
 	struct control_call
 		*call;		 /* the one being answered; borrowed, it outlives its place here */
 	uint64_t in_since_usec;	 /* a message was begun; 0: none */
@@ -106,6 +110,7 @@ void control_conn_later(struct control_conn *conn);
 /* Mark as dead; reason for the log, or NULL when the client just left. */
 void control_conn_kill(struct control_conn *conn, const char *reason);
 int control_conn_write(struct control_conn *conn);
+void control_conn_drop_fds(struct control_conn *conn);
 /* Append an answer and try to write it. Errors as of control_call_reply(). */
 int control_conn_send(
 	struct control_conn *conn, const json_t *parameters, bool continues, const char *error);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What is, as the JSON of io.tenured.Supervisor.varlink. Nothing here changes anything. */
+#include <limits.h>
+
 #include "base/utf8.h"
 #include "daemon/cgroup.h"
 #include "daemon/control_methods.h"
@@ -148,6 +150,23 @@ static json_t *cgroup_json(const struct manager_generation *g)
 		figure(f.cpu_usec), "tasks", figure(f.tasks), "oomKills", figure(f.oom_kills));
 }
 
+/* What runs there, "cwd" or "exe". Of what was adopted the kernel tells, for we have not started
+ * it. */
+static json_t *place_of(const struct manager_service *s, const struct generation *g,
+	const char *link, const char *made)
+{
+	const struct worker_process *p = manager_service_worker(s, g->number, 0);
+	char path[64], target[PATH_MAX];
+	ssize_t n;
+
+	if (!g->adopted || !p || p->pid == 0)
+		return control_json_text(made ? made : "");
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)p->pid, link);
+	n = readlink(path, target, sizeof(target) - 1);
+	target[n < 0 ? 0 : n] = '\0';
+	return control_json_text(target);
+}
+
 static json_t *generation_json(struct manager_service *s, const struct generation *g)
 {
 	const struct manager_generation *made = manager_service_generation(s, g->number);
@@ -159,14 +178,14 @@ static json_t *generation_json(struct manager_service *s, const struct generatio
 
 	for (unsigned i = 0; workers && i < g->n_workers; i++)
 		json_array_append_new(workers, worker_json(s, g, &g->workers[i]));
-	generation = json_pack("{s:i, s:s, s:o, s:o, s:o, s:o, s:I, s:o, s:o}", "number",
+	generation = json_pack("{s:i, s:s, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:b}", "number",
 		(int)g->number, "state", generation_state_name(g), "traffic", share(g->weight),
 		"connections", integer_unless(n < 0, (uint64_t)MAX(n, 0)), "directory",
-		control_json_text(made ? made->snapshot->directory : ""), "executable",
-		control_json_text(made ? made->snapshot->executable : ""), "sinceUsec",
+		place_of(s, g, "cwd", made ? made->snapshot->directory : NULL), "executable",
+		place_of(s, g, "exe", made ? made->snapshot->executable : NULL), "sinceUsec",
 		(json_int_t)since, "reason",
 		g->reason == REASON_NONE ? json_null() : json_string(reason_to_string(g->reason)),
-		"workers", workers);
+		"workers", workers, "adopted", g->adopted);
 	control_json_add_measured(generation, s, g->number);
 	if (generation)
 		json_object_set_new(generation, "cgroup", cgroup_json(made));

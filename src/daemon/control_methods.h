@@ -52,6 +52,10 @@ json_t *control_json_rolled_back(
 void control_json_add_measured(
 	json_t *object, const struct manager_service *s, unsigned generation);
 
+/* control_take.c: what a worker would have, for a command of an operator's. */
+int control_take(struct manager *m, struct manager_service *s, struct control_call *call,
+	json_t *parameters);
+
 /* control_list.c: List, which waits a moment for connections to be counted. */
 int control_list(struct manager *m, struct manager_service *s, struct control_call *call,
 	json_t *parameters);

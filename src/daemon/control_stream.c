@@ -59,17 +59,17 @@ static bool over_allowance(const struct control_conn *conn)
 int control_conn_write(struct control_conn *conn)
 {
 	while (conn->out.len > 0) {
-		ssize_t n = send(conn->fd, buffer_data(&conn->out), conn->out.len,
-			MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = fdpass_send(conn->fd, buffer_data(&conn->out), conn->out.len,
+			conn->out_fds, conn->n_out_fds);
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && errno == EAGAIN)
+		if (n == -EAGAIN)
 			return 0;
 		if (n < 0) {
 			control_conn_kill(conn, NULL);
 			return -ENOTCONN;
 		}
+		while (conn->n_out_fds > 0)
+			close_fd(conn->out_fds[--conn->n_out_fds]);
 		buffer_consume(&conn->out, (size_t)n);
 		conn->out_since_usec = 0; /* the time begins anew with each byte taken */
 	}
@@ -97,12 +97,24 @@ int control_conn_send(
 	return r;
 }
 
+void control_conn_drop_fds(struct control_conn *conn)
+{
+	while (conn->n_fds > 0)
+		close_fd(conn->fds[--conn->n_fds]);
+}
+
 static void read_some(struct control_conn *conn)
 {
 	uint8_t data[READ_SIZE];
-	ssize_t n = recv(conn->fd, data, sizeof(data), MSG_DONTWAIT);
+	size_t n_fds = 0;
+	ssize_t n = fdpass_receive(conn->fd, data, sizeof(data), conn->fds + conn->n_fds,
+		CONTROL_FDS_MAX - conn->n_fds, &n_fds);
 
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	conn->n_fds += n_fds;
+	/* Nobody else has a use for them. */
+	if (conn->n_fds > 0 && control_server_role(conn->server, &conn->peer) != CONTROL_OPERATOR)
+		control_conn_drop_fds(conn);
+	if (n == -EAGAIN)
 		return;
 	if (n <= 0) {
 		conn->end_of_input = true;
@@ -169,6 +181,9 @@ void control_conn_advance(struct control_conn *conn)
 
 		(void)varlink_framing_peek(&conn->in, &message, &len);
 		control_conn_handle(conn, message, len);
+		/* What its call did not take belongs to nobody. */
+		if (!varlink_framing_ready(&conn->in) && conn->in.unfinished == 0)
+			control_conn_drop_fds(conn);
 	}
 	/* Nobody is there to read the answer. A oneway call has none, and what was sent with it
 	 * still counts. */
@@ -246,6 +261,9 @@ void control_conn_free(struct control_conn *conn, bool tell)
 	conn->fd = close_fd(conn->fd);
 	varlink_framing_done(&conn->in);
 	buffer_done(&conn->out);
+	control_conn_drop_fds(conn);
+	while (conn->n_out_fds > 0)
+		close_fd(conn->out_fds[--conn->n_out_fds]);
 	peer_done(&conn->peer);
 	free(conn);
 	control_resume_accept(server);

@@ -4,6 +4,7 @@
  * among all members, idle lanes included. */
 #include "daemon/listener_internal.h"
 
+#include "daemon/adopt.h"
 #include "daemon/listener_inherit.h"
 #include "daemon/listener_options.h"
 #include "daemon/listener_refused.h"
@@ -90,6 +91,14 @@ int listener_keep_socket(struct listener *l, unsigned lane, unsigned slot, int *
 	return 0;
 }
 
+/* A group belongs to the user who made its first socket. */
+uid_t listener_group_uid(const struct listener *l)
+{
+	if (l->inherited)
+		return l->inherited->uid;
+	return l->owner_kept ? l->owner_uid : geteuid();
+}
+
 int listener_bind_member(struct listener *l)
 {
 	_cleanup_close_ int fd = -1;
@@ -98,9 +107,8 @@ int listener_bind_member(struct listener *l)
 	if (listener_guard_catches(l))
 		return -EBUSY;
 	options_of(l, &o);
-	/* A group belongs to the user who made its first socket. */
-	if (l->inherited && l->inherited->uid != geteuid())
-		o.socket_uid = l->inherited->uid;
+	if (listener_group_uid(l) != geteuid())
+		o.socket_uid = listener_group_uid(l);
 	fd = listen_open_member(&l->config.address, &o);
 	if (fd < 0)
 		return fd;
@@ -196,33 +204,6 @@ static int open_held(struct listener *l, struct error *ret_error)
 	return r < 0 ? r : listener_keep_socket(l, 0, 0, &fd);
 }
 
-const char *listener_held_by_options(const struct listener_config *c)
-{
-	const struct address *a = &c->address;
-
-	if (c->options.n_groups > 0 || (a->kind == ADDRESS_UDP && address_is_multicast(a)))
-		return "multicast reaches all sockets of an address, it cannot be divided";
-	if (socket_options_spread(&c->options) ||
-		(a->kind == ADDRESS_UDP && address_is_broadcast(a)))
-		return "broadcasts reach all sockets of an address, they cannot be divided";
-	return NULL;
-}
-
-void listener_choose_kind(struct listener *l, bool may_group)
-{
-	l->kind = LISTENER_HELD;
-	if (address_is_unix(&l->config.address))
-		l->held_reason = "Unix sockets have one queue";
-	else if (!l->config.steering)
-		l->held_reason = "steering: off";
-	else if (!may_group)
-		l->held_reason = "socket groups do not behave as expected on this kernel";
-	else
-		l->held_reason = listener_held_by_options(&l->config);
-	if (!l->held_reason)
-		l->kind = LISTENER_GROUP;
-}
-
 /* A group that an earlier daemon made, of which nobody knows who is where: ours come behind. */
 static int open_beside(struct listener *l, unsigned lane)
 {
@@ -247,13 +228,20 @@ static int open_own(struct listener *l, bool may_group, unsigned lane, struct er
 static int open_inherited(
 	struct listener *l, bool may_group, unsigned lane, struct error *ret_error)
 {
-	int r = inherit_take(l, ret_error);
+	int r = l->config.inherited ? inherit_take(l, ret_error) : inherit_adopt(l, ret_error);
 
 	if (r < 0)
 		return r;
 	/* Now that its family is known; and when it is there, it is told. */
 	listener_options_update(l, &l->config);
 	r = inherit_open(l, lane, may_group);
+	if (r == -EBUSY && l->adopted)
+		return error_set(ret_error, r,
+			"%s: listener %s: other sockets share its address (SO_REUSEPORT), each "
+			"with "
+			"a queue of its own; have the server use one (nginx: listen without "
+			"reuseport) before it is taken over",
+			l->service->name, l->config.name);
 	if (r >= 0)
 		listener_options_update(l, &l->config);
 	return r;
@@ -278,12 +266,13 @@ int listener_open(struct manager_service *s, const struct listener_config *c, un
 	l->service = s;
 	l->id = id;
 	l->hangups_fd = l->inherited_fd = -1;
+	l->adopted = adopt_has(s, c);
 	for (size_t i = 0; i < ARRAY_SIZE(l->per_worker_lanes); i++)
 		l->per_worker_lanes[i] = l->config.sockets == SOCKETS_PER_WORKER;
-	r = c->inherited ? open_inherited(l, may_group, lane, &detail)
-			 : open_own(l, may_group, lane, &detail);
+	r = c->inherited || l->adopted ? open_inherited(l, may_group, lane, &detail)
+				       : open_own(l, may_group, lane, &detail);
 	if (r < 0) {
-		if (detail.code && c->inherited)
+		if (detail.code && (c->inherited || l->adopted))
 			error_set(ret_error, r, "%s", error_message(&detail));
 		else if (detail.code)
 			error_set(ret_error, r, "%s: %s", s->name, error_message(&detail));
@@ -340,12 +329,19 @@ struct listener *listener_close(struct listener *l)
 
 	if (!l)
 		return NULL;
+	if (l->leave_timer)
+		sd_event_source_disable_unref(l->leave_timer);
 	detached = l->service->manager->detached;
 	/* While the socket is open no other can have its inode number. */
-	if (l->ino != 0 && !detached)
+	if (l->path_watch)
+		l->path_watch = sd_event_source_disable_unref(l->path_watch);
+	if (l->adopted && l->ino != 0 && !detached)
+		(void)listen_drop_spare(&l->config.address, l->dev, l->ino);
+	else if (l->ino != 0 && !detached)
 		(void)listen_unlink(&l->config.address, l->dev, l->ino);
 	if (detached) {
 		leave_sockets(l);
+		inherit_forget(l);
 	} else {
 		inherit_steer_back(l);
 		listener_guard_done(l);
@@ -575,15 +571,6 @@ unsigned listener_queue(const struct listener *l, unsigned lane, unsigned slot)
 	int fd = listener_socket(l, lane, slot);
 
 	return fd >= 0 && listen_query(fd, &state) >= 0 ? state.queue : 0;
-}
-
-void listener_nudge(struct listener *l, unsigned lane)
-{
-	int fd = listener_socket(l, lane, 0);
-
-	if (fd >= 0 && !listener_lane_is_per_worker(l, lane) &&
-		!address_is_unix(&l->config.address))
-		(void)listen_nudge(fd);
 }
 
 void listener_update(struct listener *l, const struct listener_config *c)

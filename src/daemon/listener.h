@@ -64,11 +64,20 @@ struct listener {
 	uint64_t warned_usec;	     /* the last warning of a kind that could come often */
 	uint64_t dropped;	     /* by the kernel, of all its sockets */
 	uint64_t warned_drops_usec;
+	/* listener_live.c: it is about to be closed, while workers run */
+	bool leaving, left;
+	uint64_t leave_until_usec; /* CLOCK_MONOTONIC: then without further waiting */
+	sd_event_source *leave_timer;
 	/* listener_inherit.c */
 	struct activation_socket *inherited; /* in the manager's list; NULL: our own */
-	int inherited_fd;		     /* a duplicate of ours; also one of lanes' */
-	bool inherited_placed;		     /* in the lane of the first generation that uses it */
-	bool came_grouped;		     /* how it came */
+	bool adopted; /* inherited is ours alone: the socket of a process that still runs */
+	unsigned adopted_from; /* adopted: the generation that it is */
+	bool owner_kept;       /* it was so; further members need the uid of the first */
+	uid_t owner_uid;
+	sd_event_source *path_watch; /* adopted, of a Unix socket: its path is kept */
+	int inherited_fd;	     /* a duplicate of ours; also one of lanes' */
+	bool inherited_placed;	     /* in the lane of the first generation that uses it */
+	bool came_grouped;	     /* how it came */
 	int came_flags;
 	int worker_flags;		    /* as its workers have set them: to be put back */
 	struct socket_options came_options; /* that are not the kernel's defaults */
@@ -120,6 +129,10 @@ bool listener_may_warn_again(const struct listener *l, uint64_t *warned_usec);
  * (static text), or NULL. */
 const char *listener_held_by_options(const struct listener_config *c);
 unsigned listener_slots_at_start(const struct listener *l);
+/* Whose sockets may join the group. */
+uid_t listener_group_uid(const struct listener *l);
+/* The path of a Unix socket, if it was removed; says so. */
+void listener_keep_path(struct listener *l);
 /* A socket that may join the group, bound; not listening, and a UDP one joined. fd or -errno. */
 int listener_bind_member(struct listener *l);
 int listener_keep_socket(struct listener *l, unsigned lane, unsigned slot, int *fd_take);

@@ -257,7 +257,7 @@ static bool is_own(const struct view *v, const struct sockdiag_listener *s)
 static void forget_connected(const struct listener *l, struct view *v)
 {
 	struct sockdiag_listener example = *v->example;
-	uid_t uid = l->inherited ? l->inherited->uid : geteuid();
+	uid_t uid = listener_group_uid(l);
 	size_t n = 0;
 
 	for (size_t i = 0; i < v->n; i++) {

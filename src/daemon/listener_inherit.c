@@ -4,7 +4,9 @@
 #include "daemon/listener_inherit.h"
 
 #include <fcntl.h>
+#include <sys/inotify.h>
 
+#include "daemon/adopt.h"
 #include "daemon/listener_options.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
@@ -171,11 +173,27 @@ static void look_at_queue(const struct manager *m, struct activation_socket *s)
 		s->queue_max = max;
 }
 
+/* l->inherited is known. */
+static int look_at_socket(struct listener *l, struct error *ret_error)
+{
+	int r, grouped = listen_is_group(l->inherited_fd);
+
+	l->came_grouped = grouped > 0;
+	l->came_flags = fcntl(l->inherited_fd, F_GETFL);
+	l->inherited->in_use = true;
+	r = listener_options_read(l, &l->came_options);
+	if (r >= 0)
+		r = inherit_complete(l, &l->config);
+	return r < 0 ? error_set_errno(ret_error, r, "%s: listener %s: the options of its socket",
+			       l->service->name, l->config.name)
+		     : 0;
+}
+
 int inherit_take(struct listener *l, struct error *ret_error)
 {
 	struct activation_socket *s =
 		find(&l->service->manager->activation, l->config.inherit, l->config.inherit_index);
-	int grouped, r;
+	int r;
 
 	if (!s)
 		return did_not_come(l, ret_error);
@@ -188,22 +206,104 @@ int inherit_take(struct listener *l, struct error *ret_error)
 	if (l->inherited_fd < 0)
 		return error_set_errno(ret_error, -errno, "%s: listener %s: its socket",
 			l->service->name, l->config.name);
-	grouped = listen_is_group(s->fd);
-	l->came_grouped = grouped > 0;
-	l->came_flags = fcntl(s->fd, F_GETFL);
+	look_at_queue(l->service->manager, s);
+	l->inherited = s;
+	r = look_at_socket(l, ret_error);
+	if (r < 0)
+		return r;
 	/* As workers expect it, unless "nonblocking" is asked for: systemd sets or clears it for us
 	 * (NonBlocking=), not for them. */
 	if (l->came_flags >= 0)
 		(void)fcntl(s->fd, F_SETFL, l->came_flags & ~O_NONBLOCK);
-	look_at_queue(l->service->manager, s);
-	s->in_use = true;
-	l->inherited = s;
-	r = listener_options_read(l, &l->came_options);
+	return 0;
+}
+
+/* --- out of a process that runs -------------------------------------------- */
+
+static int on_path(sd_event_source *source, const struct inotify_event *event, void *userdata)
+{
+	struct listener *l = userdata;
+	const char *slash = strrchr(l->config.address.un.sun_path, '/');
+
+	(void)source;
+	/* Many servers remove the path as soon as they are told to end, which is theirs no more. */
+	if (event->len > 0 && slash && streq(event->name, slash + 1))
+		listener_keep_path(l);
+	return 0;
+}
+
+void inherit_watch_path(struct listener *l)
+{
+	_cleanup_free_ char *directory = NULL;
+	char *slash;
+	int r;
+
+	if (!l->adopted || l->ino == 0 || l->path_watch)
+		return;
+	listener_keep_path(l);
+	directory = strdup(l->config.address.un.sun_path);
+	slash = directory ? strrchr(directory, '/') : NULL;
+	if (!slash)
+		return;
+	slash[slash == directory] = '\0';
+	r = sd_event_add_inotify(l->service->manager->event, &l->path_watch, directory,
+		IN_DELETE | IN_MOVED_FROM | IN_ONLYDIR, on_path, l);
 	if (r >= 0)
-		r = inherit_complete(l, &l->config);
-	return r < 0 ? error_set_errno(ret_error, r, "%s: listener %s: the options of its socket",
-			       l->service->name, l->config.name)
-		     : 0;
+		r = sd_event_source_set_priority(l->path_watch, PRIORITY_NOTIFY);
+	if (r < 0)
+		log_warning("%s: listener %s: cannot watch %s: %s; if the old process removes the "
+			    "socket's path, it is put back when that process has ended",
+			l->service->name, l->config.name, directory, strerror(-r));
+}
+
+int inherit_adopt(struct listener *l, struct error *ret_error)
+{
+	int r = adopt_take(l->service, &l->config, &l->inherited);
+
+	if (r < 0)
+		return error_set_errno(ret_error, r, "%s: listener %s: its socket",
+			l->service->name, l->config.name);
+	look_at_queue(l->service->manager, l->inherited);
+	l->inherited_fd = TAKE_FD(l->inherited->fd);
+	l->adopted_from = l->service->core.last_number + 1;
+	r = look_at_socket(l, ret_error);
+	if (r < 0)
+		return r;
+	l->worker_flags = l->came_flags;
+	if (listen_path_identity(&l->config.address, &l->dev, &l->ino) < 0)
+		l->ino = 0;
+	inherit_watch_path(l);
+	return 0;
+}
+
+void inherit_forget(struct listener *l)
+{
+	if (!l->adopted)
+		return;
+	if (l->path_watch)
+		l->path_watch = sd_event_source_disable_unref(l->path_watch);
+	if (l->inherited)
+		free(l->inherited->name);
+	free(l->inherited);
+	l->inherited = NULL;
+	l->inherited_fd = -1;
+	l->adopted = false;
+}
+
+void inherit_forget_giver(struct listener *l)
+{
+	if (!l->adopted)
+		return;
+	listener_keep_path(l);
+	l->owner_kept = true;
+	l->owner_uid = l->inherited->uid;
+	for (size_t i = 0; i < l->lanes.n; i++)
+		if (l->lanes.sockets[i].fd == l->inherited_fd && l->kind == LISTENER_GROUP)
+			listener_taint_lane(l, l->lanes.sockets[i].lane);
+	/* O_NONBLOCK stays: who shares a held one by now has set it as it needs it. */
+	inherit_forget(l);
+	socket_options_done(&l->came_options);
+	l->changed = true;
 }
 
 int inherit_complete(const struct listener *l, struct listener_config *c)
@@ -212,6 +312,9 @@ int inherit_complete(const struct listener *l, struct listener_config *c)
 	const struct config_place nowhere = {0};
 	int r = 0;
 
+	/* What is configured holds for the one beside it. */
+	if (l->adopted)
+		return 0;
 	c->address = l->inherited->address;
 	c->v6only = listen_is_v6only(l->inherited_fd);
 	/* Backlog= of the socket unit, unless another was asked for. */
@@ -309,6 +412,8 @@ int inherit_open(struct listener *l, unsigned lane, bool may_group)
 	l->kind = LISTENER_GROUP;
 	if (!reason) {
 		r = open_group(l, lane);
+		if (r == -EBUSY && l->adopted)
+			return r;
 		if (r != -EADDRINUSE && r != -EPERM && r != -EBUSY)
 			return r;
 		/* Only sockets of the same user can join. */
@@ -353,6 +458,8 @@ void inherit_give_back(struct listener *l)
 		(void)fcntl(l->inherited_fd, F_SETFL, l->came_flags);
 	l->inherited_fd = close_fd(l->inherited_fd);
 	l->inherited->in_use = false;
+	if (l->adopted)
+		inherit_forget(l);
 	l->inherited = NULL;
 }
 
@@ -368,10 +475,10 @@ json_t *inherit_save(const struct listener *l)
 	for (size_t i = 0; i < l->lanes.n; i++)
 		if (l->lanes.sockets[i].fd == l->inherited_fd)
 			index = (json_int_t)i;
-	return json_pack("{s:I, s:I, s:I, s:b, s:b, s:i, s:i, s:o?}", "socket", index, "uid",
-		(json_int_t)s->uid, "queue_max", (json_int_t)s->queue_max, "placed",
-		l->inherited_placed, "grouped", l->came_grouped, "flags", l->came_flags,
-		"worker_flags", l->worker_flags, "options",
+	return json_pack("{s:i, s:I, s:I, s:I, s:b, s:b, s:i, s:i, s:o?}", "adopted",
+		l->adopted ? (int)l->adopted_from : 0, "socket", index, "uid", (json_int_t)s->uid,
+		"queue_max", (json_int_t)s->queue_max, "placed", l->inherited_placed, "grouped",
+		l->came_grouped, "flags", l->came_flags, "worker_flags", l->worker_flags, "options",
 		state_save(&state_table_socket_options, &l->came_options));
 }
 
@@ -401,7 +508,7 @@ static struct activation_socket *add_to_list(struct listener *l, const json_t *v
 		for (size_t id = 0; id < ARRAY_SIZE(m->services[i]->listeners); id++) {
 			struct listener *other = m->services[i]->listeners[id];
 
-			if (other && other->inherited)
+			if (other && other->inherited && !other->adopted)
 				other->inherited = longer + (other->inherited - a->sockets);
 		}
 	free(a->sockets);
@@ -425,27 +532,46 @@ static struct activation_socket *add_to_list(struct listener *l, const json_t *v
 	return s;
 }
 
+static struct activation_socket *adopted_again(struct listener *l)
+{
+	struct activation_socket *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	*s = (struct activation_socket){
+		.fd = -1, .address = l->config.address, .is_socket = true, .listening = true};
+	l->adopted = true;
+	return s;
+}
+
 int inherit_restore(struct listener *l, const json_t *value)
 {
 	json_int_t index = json_integer_value(json_object_get(value, "socket"));
 	const json_t *options = json_object_get(value, "options");
+	unsigned adopted = state_get_unsigned(value, "adopted");
 	struct activation_socket *s;
 	int r;
 
-	if (!l->config.inherit)
+	if (!l->config.inherit && !adopted)
 		return -EBADMSG;
 	if (index < 0 || (size_t)index >= l->lanes.n)
 		return 0; /* a worker had made it useless */
 	l->inherited_fd = l->lanes.sockets[index].fd;
 	if (l->inherited_fd < 0)
 		return 0;
-	s = find(&l->service->manager->activation, l->config.inherit, l->config.inherit_index);
-	if (s && (s->in_use || !address_equal(&s->address, &l->config.address)))
+	s = adopted ? adopted_again(l)
+		    : find(&l->service->manager->activation, l->config.inherit,
+			      l->config.inherit_index);
+	if (s && !adopted && (s->in_use || !address_equal(&s->address, &l->config.address)))
 		s = NULL;
-	if (!s)
+	if (!s && !adopted)
 		s = add_to_list(l, value);
 	if (!s)
 		return -ENOMEM;
+	if (adopted) {
+		l->inherited = s;
+		l->adopted_from = adopted;
+	}
 	r = options ? state_load(&state_table_socket_options, options, &l->came_options) : 0;
 	if (r < 0)
 		return r;

@@ -22,6 +22,15 @@ int inherit_take(struct listener *l, struct error *ret_error);
 /* What the socket brings with it, where c does not ask for something else: its address, backlog and
  * options. 0 or -ENOMEM. */
 int inherit_complete(const struct listener *l, struct listener_config *c);
+/* The same of a socket that was taken out of a process that runs (adopt.h), and goes on using it:
+ * what it expects of the socket stays as it is. */
+int inherit_adopt(struct listener *l, struct error *ret_error);
+/* Keep the path of its Unix socket, which that process may remove. */
+void inherit_watch_path(struct listener *l);
+/* That process has ended: from now on it is one of ours. */
+void inherit_forget_giver(struct listener *l);
+/* Free what belongs to l alone of an adopted one. */
+void inherit_forget(struct listener *l);
 /* Of l->config's address, with l's steering: the inherited socket is lane's first, and the others
  * join it. Where that is not possible it is held, with the reason. 0 or -errno. */
 int inherit_open(struct listener *l, unsigned lane, bool may_group);

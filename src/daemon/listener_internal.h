@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What listener.c and listener_restore.c share; nobody else's. */
+/* What listener.c, listener_options.c and listener_restore.c share; nobody else's. */
 #pragma once
 
 #include "daemon/listener.h"

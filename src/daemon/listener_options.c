@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/listener_options.h"
 
+#include "daemon/listener_internal.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
 #include "sys/listen.h"
@@ -562,4 +563,33 @@ void listener_local_address(const struct listener *l, struct address *ret)
 	if (listen_device_address(device->text, address_family(ret), ret) < 0 &&
 		address_family(ret) == AF_INET6 && !l->config.v6only)
 		(void)listen_device_address(device->text, AF_INET, ret);
+}
+
+/* --- what cannot be divided ------------------------------------------------- */
+
+const char *listener_held_by_options(const struct listener_config *c)
+{
+	const struct address *a = &c->address;
+
+	if (c->options.n_groups > 0 || (a->kind == ADDRESS_UDP && address_is_multicast(a)))
+		return "multicast reaches all sockets of an address, it cannot be divided";
+	if (socket_options_spread(&c->options) ||
+		(a->kind == ADDRESS_UDP && address_is_broadcast(a)))
+		return "broadcasts reach all sockets of an address, they cannot be divided";
+	return NULL;
+}
+
+void listener_choose_kind(struct listener *l, bool may_group)
+{
+	l->kind = LISTENER_HELD;
+	if (address_is_unix(&l->config.address))
+		l->held_reason = "Unix sockets have one queue";
+	else if (!l->config.steering)
+		l->held_reason = "steering: off";
+	else if (!may_group)
+		l->held_reason = "socket groups do not behave as expected on this kernel";
+	else
+		l->held_reason = listener_held_by_options(&l->config);
+	if (!l->held_reason)
+		l->kind = LISTENER_GROUP;
 }

@@ -165,8 +165,12 @@ static int load(struct listener *l, const json_t *value)
 	l->ino = state_get_u64(value, "ino");
 	l->resets = state_get_u64(value, "resets");
 	l->dropped = state_get_u64(value, "dropped");
+	l->leaving = state_get_bool(value, "leaving");
+	l->left = state_get_bool(value, "left");
 	r = load_sockets(l, json_object_get(value, "sockets"));
-	if (r >= 0 && l->config.inherited)
+	l->owner_kept = state_get_bool(value, "owner_kept");
+	l->owner_uid = (uid_t)state_get_unsigned(value, "owner");
+	if (r >= 0 && (l->config.inherited || json_is_object(json_object_get(value, "inherited"))))
 		r = inherit_restore(l, json_object_get(value, "inherited"));
 	return r < 0 ? r : listener_guard_restore(l, json_object_get(value, "strangers"));
 }
@@ -317,6 +321,7 @@ int listener_restore_finish(struct listener *l)
 		return 0;
 	}
 	r = watch_sockets(l);
+	inherit_watch_path(l);
 	take_drops(l);
 	return r;
 }
@@ -332,4 +337,50 @@ int listener_restore_check(const json_t *value)
 		r = -EBADMSG;
 	listener_config_done(&c);
 	return r;
+}
+
+/* --- for the next daemon ------------------------------------------------------ */
+
+static json_t *integer(uint64_t n)
+{
+	return json_integer((json_int_t)n);
+}
+
+static json_t *save_lanes(const bool *lanes, size_t n)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; list && i < n; i++)
+		if (lanes[i])
+			(void)json_array_append_new(list, integer(i));
+	return list;
+}
+
+static json_t *save_sockets(const struct listener *l)
+{
+	const struct store *store = l->service->manager->store;
+	json_t *list = json_array();
+
+	for (size_t i = 0; list && i < l->lanes.n; i++) {
+		const struct lane_socket *socket = &l->lanes.sockets[i];
+
+		(void)json_array_append_new(
+			list, json_pack("[o,o,o]", integer(socket->lane), integer(socket->slot),
+				      integer(store_number(store, socket->fd))));
+	}
+	return list;
+}
+
+json_t *listener_save(const struct listener *l)
+{
+	return json_pack("{s:b, s:b, s:o, s:b, s:s?, s:o, s:o, s:o, s:o*, s:o, s:o, s:o, s:o, "
+			 "s:o, s:b, s:o}",
+		"leaving", l->leaving, "left", l->left, "config",
+		state_save(&state_table_listener_config, &l->config), "group",
+		l->kind == LISTENER_GROUP, "held", l->held_reason, "sockets", save_sockets(l),
+		"dirty", save_lanes(l->dirty_lanes, ARRAY_SIZE(l->dirty_lanes)), "per_worker",
+		save_lanes(l->per_worker_lanes, ARRAY_SIZE(l->per_worker_lanes)), "inherited",
+		inherit_save(l), "strangers", listener_guard_save(l), "dev", integer(l->dev), "ino",
+		integer(l->ino), "resets", integer(l->resets), "dropped", integer(l->dropped),
+		"owner_kept", l->owner_kept, "owner", integer(l->owner_uid));
 }

@@ -223,7 +223,7 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *us
 	return 0;
 }
 
-static void keep_path(struct listener *l)
+void listener_keep_path(struct listener *l)
 {
 	_cleanup_free_ char *address = NULL;
 	int r;
@@ -248,7 +248,7 @@ static void keep_path(struct listener *l)
 
 void listener_mend(struct listener *l)
 {
-	keep_path(l);
+	listener_keep_path(l);
 	for (size_t i = 0; i < l->lanes.n; i++) {
 		int fd = l->lanes.sockets[i].fd;
 		struct listen_state state;
@@ -394,4 +394,13 @@ void listener_watch_idle(struct listener *l)
 		if (sd_event_source_get_io_events(w->source, &now) >= 0 && now != want)
 			(void)sd_event_source_set_io_events(w->source, want);
 	}
+}
+
+void listener_nudge(struct listener *l, unsigned lane)
+{
+	int fd = listener_socket(l, lane, 0);
+
+	if (fd >= 0 && !listener_lane_is_per_worker(l, lane) &&
+		!address_is_unix(&l->config.address))
+		(void)listen_nudge(fd);
 }

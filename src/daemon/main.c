@@ -14,6 +14,7 @@
 #include "daemon/manager.h"
 #include "daemon/reexec.h"
 #include "daemon/restore.h"
+#include "daemon/presets.h"
 #include "daemon/run.h"
 #include "daemon/unit_job.h"
 #include "sys/journal.h"
@@ -30,6 +31,7 @@ static const char usage[] =
 	"\n"
 	"  tenured -c FILE                    serve what FILE says, in the foreground\n"
 	"  tenured check [--as PATH] [FILE]   is FILE right, at PATH? (no service is touched)\n"
+	"  tenured presets [NAME] [--json]    what is known of servers, and how they are run\n"
 	"  tenured run --listen ADDRESS [--listen ...] [--workers N] [--name NAME] -- COMMAND...\n"
 	"                                     serve one command without a file\n"
 	"\n"
@@ -51,7 +53,8 @@ static const char usage[] =
 	"times\n"
 	"      --workers N      processes (default 1), or auto\n"
 	"      --name NAME      of the service (default: the command's name)\n"
-	"      --soak TIME, --settle TIME, --drain TIME, --ready KIND as in the file\n"
+	"      --soak TIME, --settle TIME, --drain TIME, --ready KIND, --preset NAME,\n"
+	"      --handoff KIND   as in the file; the last one may be given several times\n"
 	"      --socket PATH, --keeper, --no-keeper as above\n"
 	"\n"
 	"Control it with tenurectl(1): status, upgrade, rollback, scale, reload ...\n";
@@ -129,6 +132,8 @@ static int check(int argc, char *argv[])
 		return status;
 	listener_options_check(c, &problems);
 	cgroups_check_config(c, &problems);
+	if (presets_hint(c, &problems) < 0)
+		fprintf(stderr, "tenured: out of memory\n");
 	print_problems(&problems);
 	config_problems_done(&problems);
 	n = c->n_services;
@@ -315,6 +320,10 @@ int main(int argc, char *argv[])
 	if (argc > 0 && streq(argv[0], "check")) {
 		argv[0] = own_name;
 		return check(argc, argv);
+	}
+	if (argc > 0 && streq(argv[0], "presets")) {
+		argv[0] = own_name;
+		return presets_main(argc, argv);
 	}
 	if (argc == 1 && streq(argv[0], "reap"))
 		return unit_reap();

@@ -15,6 +15,7 @@
 #include "daemon/cgroup.h"
 #include "daemon/connections.h"
 #include "daemon/fault.h"
+#include "daemon/handoff_server.h"
 #include "daemon/keeper.h"
 #include "daemon/listener_inherit.h"
 #include "daemon/log.h"
@@ -506,6 +507,8 @@ static int set_up(struct manager *m, struct error *ret_error)
 		r = manager_make_services(m, ret_error);
 	if (r >= 0)
 		r = open_control(m, ret_error);
+	if (r >= 0 && m->restored)
+		handoff_server_resume(m);
 	/* What was taken back is left to another try. */
 	m->detached = r < 0 && (m->restored || m->held);
 	return r;
@@ -551,6 +554,7 @@ struct manager *manager_free(struct manager *m)
 	m->cgroups = cgroups_free(m->cgroups);
 	blind_free(m->blind);
 	connections_counter_free(m->counter);
+	m->handoff = handoff_server_free(m->handoff);
 	if (m->control) {
 		control_server_flush(m->control, 200 * USEC_PER_MSEC);
 		if (m->detached)

@@ -35,6 +35,7 @@ struct memory_watch; /* memory.c */
 struct verify;
 struct cgroups; /* cgroup.h */
 struct generation_cgroup;
+struct handoff_server; /* handoff_server.h */
 
 /* sd-event: a message must be matched to its worker before its exit is handled, and both before
  * timers and requests. */
@@ -97,6 +98,7 @@ struct manager_preview {
 };
 
 struct manager_service {
+	struct adoption *adoption; /* while it is done: adopt.h; else NULL */
 	struct manager *manager;
 	char *name;
 	struct service core;
@@ -156,6 +158,7 @@ struct manager {
 	struct manager_service **services;
 	size_t n_services, services_capacity;
 	struct control_server *control;
+	struct handoff_server *handoff; /* NULL: nobody asks */
 	struct output_hub *outputs;
 	struct activation activation; /* sockets that came from a service manager, without those
 				       * of the keeper's store */
@@ -266,13 +269,24 @@ struct manager_service *manager_service_new(
 struct manager_service *manager_service_free(struct manager_service *s);
 /* With its workers; the caller takes it out of the service's list, afterwards. */
 struct manager_generation *manager_generation_free(struct manager_generation *g);
+/* A generation of one worker that runs already, from what adopt.h has in hand. Not by itself: an
+ * upgrade follows. */
+int manager_service_adopt(struct manager_service *s, struct snapshot *snapshot,
+	const char *requested_by, struct error *ret_error);
 /* Start a stopped service; its listeners are bound. */
 int manager_service_start(
 	struct manager_service *s, const char *requested_by, struct error *ret_error);
+/* service_bind.c. The listener of s that c describes, and its number; NULL. */
+struct listener *manager_service_listener(
+	const struct manager_service *s, const struct listener_config *c, unsigned *ret_id);
 /* Bind what c listens on and is not bound yet; ret_mask: all of its listeners. On failure what was
  * bound here is closed again. */
 int manager_service_bind(struct manager_service *s, const struct service_config *c,
 	uint64_t *ret_mask, struct error *ret_error);
+/* How a generation that is made from c and has these listeners is steered: sets steered and
+ * per_worker. */
+void manager_service_steering_of(const struct manager_service *s, const struct service_config *c,
+	uint64_t mask, struct policy *p);
 /* Close what neither a generation nor the configuration names. */
 void manager_service_drop_unused_listeners(struct manager_service *s);
 /* config NULL: the present one. */
@@ -315,6 +329,8 @@ void manager_service_ready(struct worker_process *p);
 int manager_service_resume(struct manager_service *s);
 struct manager_generation *manager_service_generation(
 	const struct manager_service *s, unsigned number);
+struct worker_process *manager_service_make_worker(
+	struct manager_service *s, unsigned generation, unsigned index);
 struct worker_process *manager_service_worker(
 	const struct manager_service *s, unsigned generation, unsigned index);
 /* service_steer.c. Where connections of preview_from go now. */

@@ -4,6 +4,7 @@
 #include "daemon/config_yaml.h"
 #include "daemon/listener_options.h"
 #include "daemon/listener_inherit.h"
+#include "daemon/listener_live.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
 #include "daemon/restore_blind.h"
@@ -66,6 +67,7 @@ int manager_plan(
 		r = manager_service_pending(s, &pending[n]);
 		facts[n] = (struct plan_fact){.service = s->name,
 			.running = s->core.wanted,
+			.live = listener_live_is_possible(s),
 			.scaled = s->scaled,
 			.pending = pending[n]};
 		n++;
@@ -97,6 +99,8 @@ static int try_entry(struct manager *m, const struct plan_entry *entry, struct e
 		if (r < 0)
 			return r;
 	}
+	if (entry->action == PLAN_LISTEN)
+		return manager_service_bind(s, entry->new_config, &mask, ret_error);
 	if (entry->action != PLAN_ADD && entry->action != PLAN_UPGRADE)
 		return 0;
 	if (entry->action == PLAN_ADD) {
@@ -127,7 +131,8 @@ static void undo(struct manager *m, const struct plan *plan, size_t n)
 		struct manager_service *s = manager_find(m, plan->entries[i].service);
 		if (!s)
 			continue;
-		if (plan->entries[i].action == PLAN_UPGRADE)
+		if (plan->entries[i].action == PLAN_UPGRADE ||
+			plan->entries[i].action == PLAN_LISTEN)
 			manager_service_drop_unused_listeners(s);
 		if (plan->entries[i].action != PLAN_ADD || s->core.n_generations > 0 ||
 			s->core.wanted)
@@ -166,6 +171,9 @@ static void do_entry(struct manager *m, const struct plan_entry *entry, const ch
 		break;
 	case PLAN_UPDATE:
 		r = manager_service_update(s, entry->new_config, &error);
+		break;
+	case PLAN_LISTEN:
+		r = listener_live_change(s, entry->new_config, &error);
 		break;
 	case PLAN_SCALE:
 		r = manager_service_update(s, entry->new_config, &error);

@@ -5,6 +5,7 @@
  * the worker must hold the probe's connection, or be seen waiting on the socket. */
 #include "daemon/ready.h"
 
+#include "core/dialect.h"
 #include "daemon/log.h"
 #include "daemon/probe.h"
 #include "daemon/ready_check.h"
@@ -201,6 +202,10 @@ static bool condition_holds(struct ready_watch *w)
 	case READY_NOTIFY:
 		w->condition = w->process->said_ready;
 		break;
+	case READY_FD:
+	case READY_EINHORN:
+		w->condition = w->process->wrote_ready;
+		break;
 	case READY_DELAY:
 		/* Whoever watches it by now. */
 		w->condition = manager_now(manager_of(w)) >=
@@ -310,24 +315,86 @@ static char *own_listener(const struct ready_watch *w)
 	return NULL;
 }
 
-char *ready_watch_explain(const struct ready_watch *w)
+static char *explain_fd(const struct ready_config *c)
+{
+	if (c->variable)
+		return xasprintf("it never wrote to the descriptor that $%s names", c->variable);
+	return xasprintf("it never wrote a line to descriptor %u", c->number);
+}
+
+/* A program of its own that a wrapper has started, and that was told its sockets by LISTEN_PID,
+ * which names the wrapper. 0: there is none. */
+static pid_t wrapped_program(const struct ready_watch *w)
+{
+	_cleanup_free_ char *own = xasprintf("%d", (int)w->process->pid);
+	_cleanup_free_ pid_t *pids = NULL;
+	size_t n = 0;
+
+	if (!dialect_needs_pid(w->config->handoff) || w->config->n_listeners == 0 || !own ||
+		worker_process_tree(w->process, &pids, &n) < 0)
+		return 0;
+	for (size_t i = 0; i < n; i++) {
+		_cleanup_free_ char *told = NULL;
+
+		/* A server's own children are the same program, and need not look. */
+		if (pids[i] != w->process->pid &&
+			process_environment(pids[i], "LISTEN_PID", &told) >= 0 &&
+			streq(told, own) && !process_same_program(pids[i], w->process->pid))
+			return pids[i];
+	}
+	return 0;
+}
+
+static char *explain_wrapper(pid_t pid, pid_t worker)
+{
+	_cleanup_free_ char *name = NULL;
+
+	if (process_name(pid, &name) < 0)
+		name = strdup("a program");
+	return xasprintf(
+		"%s (process %d) was started by the worker and finds LISTEN_PID=%d, which is "
+		"not its own, so that it does not take its sockets: let the worker exec it, "
+		"or write sh -c 'unset LISTEN_PIDFDID; LISTEN_PID=$$ exec \"$0\" \"$@\"' "
+		"before it",
+		name ? name : "it", (int)pid, (int)worker);
+}
+
+static char *explain(const struct ready_watch *w)
 {
 	_cleanup_free_ char *own = NULL, *address = NULL;
 	const struct listener *l;
 
 	if (!w->condition && w->config->ready.by == READY_NOTIFY)
 		return strdup("it never said READY=1 (sd_notify)");
+	if (!w->condition && w->config->ready.by == READY_EINHORN)
+		return strdup("it never wrote worker:ack to einhorn's control socket "
+			      "(EINHORN_SOCK_PATH)");
+	if (!w->condition && w->config->ready.by == READY_FD)
+		return explain_fd(&w->config->ready);
 	if (!w->condition && w->check)
 		return ready_check_explain(w->check);
 	own = own_listener(w);
 	if (own && w->config->n_listeners > 0)
 		return xasprintf("it listens on its own %s instead of the socket it was given; use "
 				 "{fd:%s} in its arguments or take "
-				 "LISTEN_FDS",
+				 "LISTEN_FDS, or see tenurectl presets",
 			own, w->config->listeners[0].name);
 	l = w->listener < 64 ? w->process->service->listeners[w->listener] : NULL;
 	if (!l)
 		return NULL;
 	address = listener_address(l);
 	return xasprintf("it accepted no connection on %s", address ? address : l->config.name);
+}
+
+char *ready_watch_explain(const struct ready_watch *w)
+{
+	_cleanup_free_ char *plain = explain(w), *wrapper = NULL;
+	pid_t wrapped = wrapped_program(w);
+
+	if (wrapped == 0)
+		return TAKE_PTR(plain);
+	wrapper = explain_wrapper(wrapped, w->process->pid);
+	if (!plain || !wrapper)
+		return wrapper ? TAKE_PTR(wrapper) : TAKE_PTR(plain);
+	return xasprintf("%s; %s", plain, wrapper);
 }

@@ -90,6 +90,8 @@ static void lend_service(struct manager_service *s)
 				continue;
 			p->changed |= lend(m, STORED_PIDFD, p->pidfd);
 			p->changed |= lend(m, STORED_NOTIFY, p->notify_fd);
+			p->changed |= p->ready_fd >= 0 && lend(m, STORED_READY, p->ready_fd);
+			p->changed |= p->channel_fd >= 0 && lend(m, STORED_CHANNEL, p->channel_fd);
 			p->changed |= p->output && lend(m, STORED_OUTPUT, output_fd(p->output));
 		}
 }

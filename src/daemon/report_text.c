@@ -4,6 +4,7 @@
 #include <syslog.h>
 
 #include "base/parse.h"
+#include "daemon/worker_channel.h"
 
 /* Everything a sentence may need. g, w, p are NULL when they are gone already. */
 struct scene {
@@ -93,6 +94,9 @@ static char *worker_draining(const struct scene *c)
 {
 	const char *name = sigabbrev_np(c->g ? c->g->policy.drain.signal : SIGTERM);
 
+	if (c->p && worker_channel_takes_drain(c->p))
+		return xasprintf("%s: generation %u: worker %u is told to finish (by its channel)",
+			WORKER(c));
 	return xasprintf("%s: generation %u: worker %u is told to finish (SIG%s)", WORKER(c),
 		name ? name : "?");
 }

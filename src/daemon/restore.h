@@ -37,7 +37,9 @@ int worker_restore(
 	struct manager_service *s, unsigned generation, unsigned index, const json_t *value);
 /* Watch it, or find it, now that all are known; it may end or be told that it has ended. */
 void worker_restore_finish(struct worker_process *p);
-/* listener_restore.c: s->listeners[id] from its record. Its service's workers are there. 0, -ENOMEM
+/* listener_restore.c: a listener's record. NULL: out of memory. */
+json_t *listener_save(const struct listener *l);
+/* s->listeners[id] from it. Its service's workers are there. 0, -ENOMEM
  * or -EBADMSG. */
 int listener_restore(struct manager_service *s, unsigned id, const json_t *value);
 /* Could it be? No descriptor is needed or touched. 0, -ENOMEM or -EBADMSG. */

@@ -9,7 +9,9 @@
 #include "daemon/output.h"
 #include "daemon/restore.h"
 #include "daemon/state_tables.h"
+#include "daemon/worker_channel.h"
 #include "daemon/worker_process.h"
+#include "daemon/worker_ready_fd.h"
 #include "sys/notify_socket.h"
 #include "sys/process.h"
 
@@ -84,6 +86,8 @@ int worker_restore(
 	if (s->manager->trial)
 		return 0;
 	restore_notify(p, state_get_unsigned(value, "notify"));
+	worker_ready_fd_restore(p, state_get_unsigned(value, "ready"));
+	worker_channel_restore(p, state_get_unsigned(value, "channel"));
 	restore_output(p, g, state_get_unsigned(value, "output"));
 	if (p->pid == 0)
 		return 0;

@@ -4,6 +4,8 @@
 #include <getopt.h>
 
 #include "base/parse.h"
+#include "core/dialect.h"
+#include "core/preset.h"
 #include "daemon/config_yaml.h"
 #include "daemon/manager.h"
 
@@ -18,6 +20,8 @@ enum run_option {
 	OPTION_SETTLE,
 	OPTION_DRAIN,
 	OPTION_READY,
+	OPTION_PRESET,
+	OPTION_HANDOFF,
 	OPTION_KEEPER,
 	OPTION_NO_KEEPER,
 };
@@ -45,7 +49,8 @@ static int add_listener(struct service_config *s, const char *text)
 
 static int set_ready(struct service_config *s, const char *text)
 {
-	static const enum ready_kind kinds[] = {READY_ACCEPT, READY_NOTIFY, READY_DELAY};
+	static const enum ready_kind kinds[] = {
+		READY_ACCEPT, READY_NOTIFY, READY_DELAY, READY_EINHORN};
 
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
 		if (streq(text, ready_kind_to_string(kinds[i]))) {
@@ -54,12 +59,36 @@ static int set_ready(struct service_config *s, const char *text)
 			return 0;
 		}
 	if (text[0] != '/')
-		return bad("ready", text, "accept, notify, delay or a path such as /up");
+		return bad(
+			"ready", text, "accept, notify, delay, einhorn-ack or a path such as /up");
 	s->ready.by = READY_HTTP;
 	s->ready.by_set = true;
 	free(s->ready.path);
 	s->ready.path = strdup(text);
 	return s->ready.path ? 0 : EXIT_FAILURE;
+}
+
+/* The first one takes the default's place. */
+static int add_handoff(struct service_config *s, const char *text)
+{
+	const struct dialect *d = dialect_find(text);
+
+	if (!d)
+		return bad("handoff", text,
+			"listen-fds, server-starter, einhorn ...; see tenured.yaml(5)");
+	s->handoff = (s->handoff_set ? s->handoff : 0) | (unsigned)d->kind;
+	s->handoff_set = true;
+	return 0;
+}
+
+/* Before all other options, wherever it stands: they win. */
+static int set_preset(struct service_config *s, const char *name)
+{
+	const struct preset *p = preset_find(name);
+
+	if (!p && !streq(name, "none"))
+		return bad("preset", name, "one of those that tenured presets lists");
+	return p && preset_begin(p, s) < 0 ? EXIT_FAILURE : 0;
 }
 
 static int set_name(struct service_config *s, const char *name)
@@ -104,6 +133,9 @@ static int set_option(struct service_config *s, int option, const char *value, c
 			       : 0;
 	case OPTION_READY:
 		return set_ready(s, value);
+	case OPTION_HANDOFF:
+		return add_handoff(s, value);
+	case OPTION_PRESET: /* set_preset() */
 	case OPTION_KEEPER:
 	case OPTION_NO_KEEPER:
 		return 0; /* run_keeper() */
@@ -123,13 +155,23 @@ static int parse_options(int argc, char *argv[], struct service_config *s, const
 		{"settle",		   required_argument, NULL, OPTION_SETTLE},
 		{"drain",		  required_argument, NULL, OPTION_DRAIN},
 		{"ready",		  required_argument, NULL, OPTION_READY},
+		{"preset",		   required_argument, NULL, OPTION_PRESET},
+		{"handoff",	    required_argument, NULL, OPTION_HANDOFF},
 		{"keeper",		   no_argument, NULL, OPTION_KEEPER},
-		{"no-keeper",     no_argument, NULL, OPTION_NO_KEEPER},
+		{"no-keeper",	      no_argument, NULL, OPTION_NO_KEEPER},
 		{0		  },
 	};
-	int c, r;
+	int c, r = 0;
 
 	optind = 0;
+	opterr = 0;
+	while (r == 0 && (c = getopt_long(argc, argv, "+", options, NULL)) >= 0)
+		if (c == OPTION_PRESET)
+			r = set_preset(s, optarg);
+	if (r != 0)
+		return r;
+	optind = 0;
+	opterr = 1;
 	while ((c = getopt_long(argc, argv, "+", options, NULL)) >= 0) {
 		r = set_option(s, c, optarg, socket);
 		if (r != 0)

@@ -4,6 +4,7 @@
 #include "daemon/cgroup.h"
 #include "daemon/connections.h"
 #include "daemon/fault.h"
+#include "daemon/listener_live.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
 #include "daemon/output.h"
@@ -12,6 +13,7 @@
 #include "daemon/state_save.h"
 #include "daemon/strays.h"
 #include "daemon/verify.h"
+#include "daemon/worker_channel.h"
 #include "daemon/worker_process.h"
 #include "daemon/worker_store.h"
 
@@ -46,32 +48,32 @@ void manager_service_queue_event(struct manager_service *s, const struct service
 	queue_event(s, *e);
 }
 
-static struct worker_process *make_worker(struct manager_service *s, const struct effect *e)
+struct worker_process *manager_service_make_worker(
+	struct manager_service *s, unsigned generation, unsigned index)
 {
-	struct manager_generation *g = manager_service_generation(s, e->generation);
+	struct manager_generation *g = manager_service_generation(s, generation);
 	struct worker_process **workers;
 
 	if (!g)
 		return NULL;
-	if (e->worker >= g->n_workers) {
-		workers = realloc(g->workers, (e->worker + 1) * sizeof(*workers));
+	if (index >= g->n_workers) {
+		workers = realloc(g->workers, (index + 1) * sizeof(*workers));
 		if (!workers)
 			return NULL;
-		memset(workers + g->n_workers, 0,
-			(e->worker + 1 - g->n_workers) * sizeof(*workers));
+		memset(workers + g->n_workers, 0, (index + 1 - g->n_workers) * sizeof(*workers));
 		g->workers = workers;
-		g->n_workers = e->worker + 1;
+		g->n_workers = index + 1;
 	}
-	if (!g->workers[e->worker])
-		g->workers[e->worker] = worker_process_new(s, e->generation, e->worker);
-	return g->workers[e->worker];
+	if (!g->workers[index])
+		g->workers[index] = worker_process_new(s, generation, index);
+	return g->workers[index];
 }
 
 static void apply_spawn(struct manager_service *s, const struct effect *e)
 {
 	_cleanup_error_ struct error error = ERROR_NULL;
 	struct manager_generation *g = manager_service_generation(s, e->generation);
-	struct worker_process *p = make_worker(s, e);
+	struct worker_process *p = manager_service_make_worker(s, e->generation, e->worker);
 	struct service_event failed = {
 		.kind = EVENT_SPAWN_FAILED, .generation = e->generation, .worker = e->worker};
 	int r;
@@ -142,6 +144,15 @@ static void apply_signal(struct manager_service *s, const struct effect *e, int 
 		worker_process_signal(p, signal, group);
 }
 
+/* When the core escalates. */
+static uint64_t drain_deadline(struct manager_service *s, unsigned generation)
+{
+	const struct generation *core = service_generation(&s->core, generation);
+
+	return core ? usec_add(manager_now(s->manager), core->policy.drain.timeout_usec)
+		    : USEC_INFINITY;
+}
+
 /* Once for each process: to many programs a second signal means "at once". */
 static void apply_signal_drain(struct manager_service *s, const struct effect *e, int signal)
 {
@@ -149,7 +160,8 @@ static void apply_signal_drain(struct manager_service *s, const struct effect *e
 
 	if (!p || p->pid == 0 || p->told_to_go)
 		return;
-	worker_process_signal(p, signal, false);
+	if (!worker_channel_drain(p, drain_deadline(s, e->generation)))
+		worker_process_signal(p, signal, false);
 	p->told_to_go = p->changed = true;
 	state_save_service(s);
 }
@@ -226,8 +238,15 @@ static void apply_count_connections(struct manager_service *s, const struct effe
 static void apply_release_lane(struct manager_service *s, const struct effect *e)
 {
 	const struct manager_generation *g = manager_service_generation(s, e->generation);
-	unsigned n = strays_kill(s->manager, s->name, e->generation);
-	bool populated = g && generation_cgroup_is_populated(g);
+	const struct worker_process *p = manager_service_worker(s, e->generation, 0);
+	unsigned n;
+	bool populated;
+
+	/* It is let go of, with all that it has. */
+	if (p && p->pid != 0)
+		return;
+	n = strays_kill(s->manager, s->name, e->generation);
+	populated = g && generation_cgroup_is_populated(g);
 
 	if (n == 0 && !populated)
 		return;
@@ -258,17 +277,6 @@ static void apply_swap_lanes(struct manager_service *s, const struct effect *e)
 	apply_prepare_lane(s, &prepare);
 }
 
-/* While it is being replaced as a whole its places stay. */
-static void trim_worker_store(struct manager_service *s)
-{
-	unsigned n = 0;
-
-	for (size_t i = 0; i < s->core.n_generations; i++)
-		n = MAX(n, s->core.generations[i]->n_workers);
-	if (n > 0)
-		worker_store_trim(s, n);
-}
-
 static void apply_forget(struct manager_service *s, const struct effect *e)
 {
 	if (verify_is_of(s, e->generation))
@@ -284,13 +292,12 @@ static void apply_forget(struct manager_service *s, const struct effect *e)
 		s->n_generations--;
 		break;
 	}
-	trim_worker_store(s);
 	manager_service_drop_unused_listeners(s);
 }
 
 static void apply_close_listeners(struct manager_service *s)
 {
-	worker_store_trim(s, 0);
+	worker_store_clear(s);
 	verify_stop(s); /* it may have a connection to one */
 	memset(s->preview_rules, 0, sizeof(s->preview_rules));
 	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
@@ -523,6 +530,7 @@ int manager_service_event(struct manager_service *s, const struct service_event 
 	}
 	s->n_events = 0;
 	s->in_step = false;
+	worker_store_tidy(s);
 	arm_timer(s);
 	connections_shares_changed(s);
 	followers_check(s);
@@ -585,6 +593,7 @@ int manager_service_resume(struct manager_service *s)
 	s->in_step = false;
 	effects_done(&effects);
 	manager_service_preview(s);
+	listener_live_resume(s);
 	(void)manager_service_event(s, &time);
 	return 0;
 }

@@ -27,6 +27,8 @@ const char *service_refusal_to_string(int r)
 		return "that generation is gone";
 	case SERVICE_E_STOPPING:
 		return "the service is stopping";
+	case SERVICE_E_ADOPTED:
+		return "the process that was taken over has not been replaced yet";
 	default:
 		return "refused";
 	}
@@ -138,77 +140,12 @@ struct manager_service *manager_service_free(struct manager_service *s)
 	return NULL;
 }
 
-static struct listener *find_listener(
-	const struct manager_service *s, const struct listener_config *c, unsigned *ret_id)
-{
-	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
-		if (s->listeners[id] && plan_listener_same(&s->listeners[id]->config, c)) {
-			*ret_id = id;
-			return s->listeners[id];
-		}
-	return NULL;
-}
-
-static int free_listener_id(const struct manager_service *s)
-{
-	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
-		if (!s->listeners[id])
-			return (int)id;
-	return -ENOSPC;
-}
-
-int manager_service_bind(struct manager_service *s, const struct service_config *c,
-	uint64_t *ret_mask, struct error *ret_error)
-{
-	uint64_t mask = 0, fresh = 0;
-	unsigned id;
-	int r = 0;
-
-	for (size_t i = 0; i < c->n_listeners; i++) {
-		if (find_listener(s, &c->listeners[i], &id)) {
-			mask |= UINT64_C(1) << id;
-			continue;
-		}
-		r = free_listener_id(s);
-		if (r < 0) {
-			error_set(ret_error, r, "%s: more than %zu listeners at once", s->name,
-				ARRAY_SIZE(s->listeners));
-			break;
-		}
-		id = (unsigned)r;
-		r = listener_open(s, &c->listeners[i], id, s->manager->may_group,
-			s->core.queue_lane, &s->listeners[id], ret_error);
-		if (r < 0)
-			break;
-		mask |= UINT64_C(1) << id;
-		fresh |= UINT64_C(1) << id;
-	}
-	if (r < 0) {
-		for (id = 0; id < ARRAY_SIZE(s->listeners); id++)
-			if (fresh & (UINT64_C(1) << id))
-				s->listeners[id] = listener_close(s->listeners[id]);
-		return r;
-	}
-	*ret_mask = mask;
-	return 0;
-}
-
 /* What the machines need to know that only the bound sockets tell. */
 static void fill_policy(const struct manager_service *s, const struct service_config *c,
 	uint64_t mask, struct policy *p)
 {
 	policy_from_config(p, c);
-	p->per_worker = true;
-	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++) {
-		const struct listener *l = s->listeners[id];
-		if (!l || !(mask & (UINT64_C(1) << id)) || l->kind != LISTENER_GROUP)
-			continue;
-		p->steered = true;
-		for (size_t i = 0; i < c->n_listeners; i++)
-			if (plan_listener_same(&c->listeners[i], &l->config))
-				p->per_worker &= c->listeners[i].sockets == SOCKETS_PER_WORKER;
-	}
-	p->per_worker &= p->steered;
+	manager_service_steering_of(s, c, mask, p);
 	p->contained = s->manager->cgroups != NULL;
 	if (s->scaled > 0)
 		p->workers = s->scaled;
@@ -237,7 +174,7 @@ static void apply_options(struct upgrade_spec *spec, const struct request_option
 }
 
 static int add_generation(struct manager_service *s, unsigned number, struct snapshot *snapshot,
-	uint64_t mask, const char *requested_by)
+	uint64_t mask, const char *requested_by, bool contained)
 {
 	struct manager_generation *g;
 
@@ -253,7 +190,9 @@ static int add_generation(struct manager_service *s, unsigned number, struct sna
 	g->requested_by = strdup(requested_by ? requested_by : "");
 	g->started_usec = realtime_now();
 	s->generations[s->n_generations++] = g;
-	generation_cgroup_make(s, g);
+	worker_store_begin(s, number);
+	if (contained)
+		generation_cgroup_make(s, g);
 	return 0;
 }
 
@@ -286,6 +225,51 @@ static void remember(struct manager_service *s, const struct manager_generation 
 	manager_service_changed(s);
 }
 
+/* There is a way back to it as long as it lives, and none to another like it. */
+static void remember_adopted(struct manager_service *s, const struct manager_generation *g)
+{
+	struct history_entry *h;
+
+	remember(s, g);
+	h = &s->history[s->n_history - 1];
+	h->snapshot = snapshot_unref(h->snapshot);
+	h->was_good = true;
+	h->serving_usec = g->started_usec;
+}
+
+/* What the old process has a share of: one worker that is never replaced as it is. */
+int manager_service_adopt(struct manager_service *s, struct snapshot *snapshot,
+	const char *requested_by, struct error *ret_error)
+{
+	struct upgrade_spec spec = {0};
+	struct service_event e = {.kind = EVENT_ADOPT, .spec = &spec};
+	struct policy *p = &spec.policy;
+	int r = manager_service_bind(s, s->config, &spec.listeners, ret_error);
+
+	if (r < 0)
+		return r;
+	fill_policy(s, &snapshot->config, spec.listeners, p);
+	p->workers = 1;
+	p->contained = p->verify = false;
+	p->recycle_after_usec = 0;
+	/* If it ends by itself meanwhile, the configured command takes its place. */
+	p->restart = RESTART_ALWAYS;
+	r = add_generation(
+		s, s->core.last_number + 1, snapshot, spec.listeners, requested_by, false);
+	if (r >= 0)
+		r = manager_service_event(s, &e);
+	if (r == 0) {
+		remember_adopted(s, s->generations[s->n_generations - 1]);
+		return 0;
+	}
+	if (s->n_generations > 0)
+		drop_generation_entry(s);
+	for (unsigned id = 0; id < ARRAY_SIZE(s->listeners); id++)
+		s->listeners[id] = listener_close(s->listeners[id]);
+	return error_set(ret_error, r, "%s: %s", s->name,
+		r < 0 ? strerror(-r) : service_refusal_to_string(r));
+}
+
 /* The core decides; then the rest of the daemon follows. */
 static int submit(struct manager_service *s, const struct upgrade_spec *spec,
 	struct snapshot *snapshot, const char *requested_by)
@@ -294,7 +278,8 @@ static int submit(struct manager_service *s, const struct upgrade_spec *spec,
 	int r;
 
 	/* Effects of the step name the generation already: its entry must be there before. */
-	r = add_generation(s, s->core.last_number + 1, snapshot, spec->listeners, requested_by);
+	r = add_generation(
+		s, s->core.last_number + 1, snapshot, spec->listeners, requested_by, true);
 	if (r < 0)
 		return r;
 	remember(s, s->generations[s->n_generations - 1]);
@@ -330,7 +315,7 @@ static void adopt_config(struct manager_service *s, struct service_config *confi
 	manager_service_preview(s);
 	memory_watch(s);
 	for (size_t i = 0; i < config_take->n_listeners; i++) {
-		struct listener *l = find_listener(s, &config_take->listeners[i], &id);
+		struct listener *l = manager_service_listener(s, &config_take->listeners[i], &id);
 		if (l)
 			listener_update(l, &config_take->listeners[i]);
 	}

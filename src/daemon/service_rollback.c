@@ -14,7 +14,9 @@ static const struct history_entry *rollback_target(const struct manager_service 
 		const struct history_entry *h = &s->history[i];
 		if (to != 0 ? h->generation == to
 			    : h->was_good && h->generation != s->core.current &&
-					(!serving || h->snapshot != serving->snapshot))
+					(!serving || h->snapshot != serving->snapshot) &&
+					(h->snapshot ||
+						manager_service_generation(s, h->generation)))
 			return h;
 	}
 	return NULL;

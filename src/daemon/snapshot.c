@@ -3,12 +3,13 @@
 
 #include <fcntl.h>
 
+#include "core/dialect.h"
 #include "daemon/sandbox.h"
 #include "daemon/snapshot_env.h"
 
 int snapshot_listener_fd(const struct service_config *c, size_t i)
 {
-	return (c->handoff & HANDOFF_STDIN) && i == 0 ? STDIN_FILENO : 3 + (int)i;
+	return dialect_listener_fd(c->handoff, i);
 }
 
 static void file_look(struct snapshot_file *f)
@@ -106,38 +107,32 @@ static int find_program(struct snapshot *s, struct error *ret_error)
 	return file_init(&s->program, strdup(s->executable));
 }
 
-/* "{fd:NAME}" -> the number that listener has in the worker. The configuration was checked: every
- * NAME is known. */
-static char *replace_fds(const struct service_config *c, const char *text)
-{
-	char *out = strdup(text);
-
-	for (size_t i = 0; out && i < c->n_listeners; i++) {
-		_cleanup_free_ char *mark = xasprintf("{fd:%s}", c->listeners[i].name);
-		char *at;
-
-		if (!mark) {
-			free(out);
-			return NULL;
-		}
-		while (out && (at = strstr(out, mark))) {
-			char *longer;
-			*at = '\0';
-			longer = xasprintf(
-				"%s%d%s", out, snapshot_listener_fd(c, i), at + strlen(mark));
-			free(out);
-			out = longer;
-		}
-	}
-	return out;
-}
-
 static int replace_all(const struct service_config *c, char *const *from, char ***ret)
 {
 	for (size_t i = 0; from && from[i]; i++) {
-		char *text = replace_fds(c, from[i]);
-		if (!text || strv_append_take(ret, text) < 0)
+		char *text = NULL;
+
+		/* The configuration was checked: every NAME is known. */
+		if (dialect_replace(from[i], c->handoff, c->listeners, c->n_listeners, &text) < 0 ||
+			strv_append_take(ret, text) < 0)
 			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int replace_addresses(const struct service_config *c, char **argv)
+{
+	for (size_t i = 0; argv && argv[i]; i++) {
+		char *text = NULL;
+		int r = dialect_replace_srv(
+			argv[i], c->handoff, c->listeners, c->n_listeners, &text);
+
+		if (r < 0)
+			return r;
+		if (r > 0) {
+			free(argv[i]);
+			argv[i] = text;
+		}
 	}
 	return 0;
 }
@@ -225,6 +220,8 @@ static int fill(struct snapshot *s, const struct rlimit *nofile_limit, struct er
 	r = replace_all(c, plain, &s->environment);
 	if (r >= 0)
 		r = replace_all(c, c->command, &s->argv);
+	if (r >= 0)
+		r = replace_addresses(c, s->argv);
 	if (r >= 0)
 		r = copy_limits(s, nofile_limit);
 	if (r >= 0)

@@ -29,9 +29,8 @@ struct snapshot {
 	char *directory;	      /* real path when it was resolved */
 	char *executable;	      /* absolute real path of the program */
 	int exec_fd;		      /* O_PATH of an ELF file; -1: a script, run by path */
-	char **argv;		      /* {fd:NAME} replaced */
-	char **environment; /* complete but for LISTEN_*, NOTIFY_SOCKET, TENURE_GENERATION,
-			       TENURE_WORKER, WATCHDOG_* */
+	char **argv;		      /* {fd:NAME} replaced, {socket:WORD} not */
+	char **environment;	      /* complete but for what worker_handoff.c adds and replaces */
 	struct user user;
 	bool set_user; /* user or group differ from the daemon's */
 	struct spawn_limit *limits;
@@ -43,8 +42,7 @@ struct snapshot {
 	size_t n_env_files;
 };
 
-/* The descriptor number that listener i of the configuration has in a worker: 3 + i, or 0 for the
- * first with stdin handoff. */
+/* The descriptor number that listener i of the configuration has in a worker. */
 int snapshot_listener_fd(const struct service_config *c, size_t i);
 
 /* Resolve and open everything. nofile_limit: the RLIMIT_NOFILE that workers get unless

@@ -3,6 +3,9 @@
 
 #include <ctype.h>
 #include <fcntl.h>
+#include <limits.h>
+
+#include "core/dialect.h"
 
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 /* A file this large is not an environment. */
@@ -21,7 +24,8 @@ static bool is_ours(const char *entry)
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (startswith(entry, names[i]))
 			return true;
-	return false;
+	/* Of whatever convention we were started by: its sockets are not passed on. */
+	return dialect_sets(UINT_MAX, entry, strcspn(entry, "="));
 }
 
 static int inherit(char ***env)

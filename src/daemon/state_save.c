@@ -8,6 +8,7 @@
 #include "daemon/listener_inherit.h"
 #include "daemon/log.h"
 #include "daemon/output.h"
+#include "daemon/restore.h"
 #include "daemon/restore_blind.h"
 #include "daemon/state_tables.h"
 #include "daemon/worker_process.h"
@@ -112,6 +113,12 @@ int state_snapshot_is_saved(struct manager_service *s, const struct snapshot *sn
 	return 0;
 }
 
+static json_t *snapshot_value(const struct snapshot *snap, unsigned directory, unsigned executable)
+{
+	return json_pack("{s:o, s:o, s:o}", "snapshot", state_save(&state_table_snapshot, snap),
+		"directory", number(directory), "executable", number(executable));
+}
+
 /* Its number in the state. */
 static unsigned save_snapshot(struct manager_service *s, struct snapshot *snap)
 {
@@ -130,10 +137,22 @@ static unsigned save_snapshot(struct manager_service *s, struct snapshot *snap)
 	entry->executable = store_add(store, STORED_EXECUTABLE, snap->exec_fd);
 	snap->number = entry->number;
 	store_set(store, key_of(s, key, 'p', snap->number),
-		json_pack("{s:o, s:o, s:o}", "snapshot", state_save(&state_table_snapshot, snap),
-			"directory", number(entry->directory), "executable",
-			number(entry->executable)));
+		snapshot_value(snap, entry->directory, entry->executable));
 	return snap->number;
+}
+
+void state_snapshot_changed(struct manager_service *s, const struct snapshot *snap)
+{
+	struct store *store = s->manager->store;
+	char key[KEY_SIZE];
+
+	for (size_t i = 0; s->saved && snap->number != 0 && i < s->saved->n_snapshots; i++) {
+		const struct saved_snapshot *entry = &s->saved->snapshots[i];
+
+		if (entry->number == snap->number)
+			store_set(store, key_of(s, key, 'p', snap->number),
+				snapshot_value(snap, entry->directory, entry->executable));
+	}
 }
 
 static bool snapshot_is_used(const struct manager_service *s, unsigned n)
@@ -181,6 +200,9 @@ static void save_worker(struct manager_service *s, const struct generation *g, u
 		(void)json_object_set_new(value, "pidfd", number(store_number(store, p->pidfd)));
 		(void)json_object_set_new(
 			value, "notify", number(store_number(store, p->notify_fd)));
+		(void)json_object_set_new(value, "ready", number(store_number(store, p->ready_fd)));
+		(void)json_object_set_new(
+			value, "channel", number(store_number(store, p->channel_fd)));
 		(void)json_object_set_new(value, "output",
 			number(p->output ? store_number(store, output_fd(p->output)) : 0));
 		p->changed = false;
@@ -319,31 +341,6 @@ static void save_core(struct manager_service *s)
 
 /* --- listeners ------------------------------------------------------------ */
 
-static json_t *save_lanes(const bool *lanes, size_t n)
-{
-	json_t *list = json_array();
-
-	for (size_t i = 0; list && i < n; i++)
-		if (lanes[i])
-			(void)json_array_append_new(list, number(i));
-	return list;
-}
-
-static json_t *save_sockets(const struct listener *l)
-{
-	const struct store *store = l->service->manager->store;
-	json_t *list = json_array();
-
-	for (size_t i = 0; list && i < l->lanes.n; i++) {
-		const struct lane_socket *socket = &l->lanes.sockets[i];
-
-		(void)json_array_append_new(
-			list, json_pack("[o,o,o]", number(socket->lane), number(socket->slot),
-				      number(store_number(store, socket->fd))));
-	}
-	return list;
-}
-
 static void save_listener(struct manager_service *s, unsigned id)
 {
 	struct listener *l = s->listeners[id];
@@ -360,16 +357,7 @@ static void save_listener(struct manager_service *s, unsigned id)
 	if (!l->changed)
 		return;
 	l->changed = false;
-	store_set(store, key,
-		json_pack("{s:o, s:b, s:s?, s:o, s:o, s:o, s:o*, s:o, s:o, s:o, s:o, s:o}",
-			"config", state_save(&state_table_listener_config, &l->config), "group",
-			l->kind == LISTENER_GROUP, "held", l->held_reason, "sockets",
-			save_sockets(l), "dirty",
-			save_lanes(l->dirty_lanes, ARRAY_SIZE(l->dirty_lanes)), "per_worker",
-			save_lanes(l->per_worker_lanes, ARRAY_SIZE(l->per_worker_lanes)),
-			"inherited", inherit_save(l), "strangers", listener_guard_save(l), "dev",
-			number(l->dev), "ino", number(l->ino), "resets", number(l->resets),
-			"dropped", number(l->dropped)));
+	store_set(store, key, listener_save(l));
 }
 
 /* --- the rest of a service ------------------------------------------------ */

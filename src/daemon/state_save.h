@@ -35,6 +35,8 @@ void state_forget_service(struct manager_service *s);
 /* Nothing of the service is in the state: the next time everything is written. */
 void state_save_anew(struct manager_service *s);
 struct saved_service *saved_service_free(struct saved_service *saved);
+/* It is not what was saved any more. */
+void state_snapshot_changed(struct manager_service *s, const struct snapshot *snap);
 /* restore.c: a snapshot that is in the state already, under snap->number. */
 /* A generation with so many workers is, too: should it be forgotten before it is saved again, so
  * are its records. 0 or -ENOMEM. */

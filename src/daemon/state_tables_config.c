@@ -119,7 +119,7 @@ const struct state_table state_table_listener_config =
 #define TYPE struct ready_config
 static const struct state_field ready_fields[] = {
 	FIELD(NOT_SAVED, place),
-	FIELD(UNSIGNED, by, .max = READY_DELAY),
+	FIELD(UNSIGNED, by, .max = READY_EINHORN),
 	FIELD(BOOL, by_set),
 	FIELD(BOOL, accept),
 	FIELD(U64, timeout_usec),
@@ -128,6 +128,8 @@ static const struct state_field ready_fields[] = {
 	FIELD(UNSIGNED, status),
 	FIELD(TEXTS, command),
 	FIELD(U64, interval_usec),
+	FIELD(UNSIGNED, number),
+	FIELD(TEXT, variable),
 };
 #undef TYPE
 static const struct state_table ready_table = STATE_TABLE(struct ready_config, ready_fields);
@@ -249,6 +251,9 @@ static const struct state_field service_fields[] = {
 		.max = CONFIG_LISTENERS_MAX),
 	FIELD(NOT_SAVED, n_listeners),
 	FIELD(UNSIGNED, handoff),
+	FIELD(BOOL, handoff_set),
+	FIELD(NOT_SAVED, preset),
+	FIELD(NOT_SAVED, preset_set),
 	FIELD(STRUCT, ready, .table = &ready_table),
 	FIELD(STRUCT, upgrade, .table = &upgrade_table),
 	FIELD(STRUCT, drain, .table = &state_table_drain),

@@ -18,7 +18,8 @@ enum { NUMBER_MAX = 36 * 36 * 36 * 36 * 36 - 1 };
 /* LISTEN_FDNAMES: seven characters and a colon of each, and some room for socket units'. */
 _Static_assert(STORE_MAX * 8 + 3 * 1024 <= 128 * 1024, "systemd could not execute the next one");
 
-static const char kinds[] = "lipnodecskw";
+/* All of enum stored; what is not here is nobody's when it comes back. */
+static const char kinds[] = "lipnodecskwrh";
 
 void store_format_name(enum stored kind, unsigned number, char ret[static STORE_NAME_MAX])
 {

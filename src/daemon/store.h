@@ -26,6 +26,8 @@ enum stored {
 	STORED_INHERITED = 'i', /* a socket unit's: never to be shut down */
 	STORED_PIDFD = 'p',
 	STORED_NOTIFY = 'n',
+	STORED_READY = 'r',	 /* our end of what a worker says on that it is ready */
+	STORED_CHANNEL = 'h',	 /* our end of a worker's channel */
 	STORED_OUTPUT = 'o',	 /* a capture file; its file position is where reading goes on */
 	STORED_DIRECTORY = 'd',	 /* of a snapshot */
 	STORED_EXECUTABLE = 'e', /* of a snapshot */

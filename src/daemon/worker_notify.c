@@ -9,12 +9,10 @@
 #include "sys/process.h"
 #include "wire/notify.h"
 
-/* One worker's flood must not keep the others waiting. */
-enum { DATAGRAMS_AT_ONCE = 32 };
-
-static bool sender_is_ours(const struct worker_process *p, const struct manager_generation *g,
-	const struct notify_datagram *d)
+bool worker_process_is_sender(const struct worker_process *p, const struct notify_datagram *d)
 {
+	const struct manager_generation *g = manager_service_generation(p->service, p->generation);
+
 	if (d->pid <= 0)
 		return false;
 	if (d->uid != 0 && d->uid != geteuid() && (!g || d->uid != g->snapshot->user.uid))
@@ -41,7 +39,7 @@ static void set_status(struct worker_process *p, const char *text)
 	worker_process_changed(p);
 }
 
-static void pet_watchdog(struct worker_process *p)
+void worker_process_alive(struct worker_process *p)
 {
 	if (p->watchdog_source)
 		(void)sd_event_source_set_time_relative(p->watchdog_source, p->watchdog_usec);
@@ -76,7 +74,7 @@ static void handle(struct worker_process *p, const struct notify_message *m)
 	if (fields & NOTIFY_WATCHDOG_USEC)
 		worker_process_changed(p);
 	if (fields & (NOTIFY_WATCHDOG | NOTIFY_WATCHDOG_USEC))
-		pet_watchdog(p);
+		worker_process_alive(p);
 	if (fields & (NOTIFY_STOPPING | NOTIFY_RELOADING))
 		log_debug("%s: worker %u of generation %u says it is %s", p->service->name,
 			p->index, p->generation,
@@ -103,14 +101,18 @@ int worker_notify_dispatch(sd_event_source *source, int fd, uint32_t revents, vo
 	struct worker_process *p = userdata;
 	struct notify_datagram d;
 	struct notify_message m;
+	size_t max = source ? WORKER_COST_AT_ONCE : WORKER_COST_OF_LAST_WORDS;
+	bool more = true;
 
-	(void)source;
 	(void)revents;
-	for (int i = 0; i < DATAGRAMS_AT_ONCE && p->notify_fd == fd; i++) {
-		if (notify_socket_receive(fd, &d) < 0)
+	for (size_t cost = 0; cost < max && p->notify_fd == fd; cost += WORKER_COST_OF_MESSAGE) {
+		if (notify_socket_receive(fd, &d) < 0) {
+			more = false;
 			break;
+		}
+		cost += d.n_fds;
 		/* A barrier is answered by closing what came with it. */
-		if (!sender_is_ours(p, manager_service_generation(p->service, p->generation), &d)) {
+		if (!worker_process_is_sender(p, &d)) {
 			log_debug("%s: a message to worker %u's notify socket came from process "
 				  "%d, which is none of its own, ignoring",
 				p->service->name, p->index, (int)d.pid);
@@ -118,9 +120,12 @@ int worker_notify_dispatch(sd_event_source *source, int fd, uint32_t revents, vo
 			continue;
 		}
 		notify_parse(d.data, d.len, d.truncated, &m);
-		worker_store_handle(p->service, p->index, &m, &d);
+		worker_store_handle(p->service, p->generation, p->index, &m, &d);
 		notify_datagram_close(&d);
 		handle(p, &m);
 	}
+	if (source && p->notify_fd == fd)
+		(void)sd_event_source_set_priority(
+			source, more ? PRIORITY_CONTROL : PRIORITY_NOTIFY);
 	return 0;
 }

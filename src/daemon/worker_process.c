@@ -5,6 +5,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "core/dialect.h"
+#include "daemon/adopt.h"
 #include "daemon/cgroup.h"
 #include "daemon/log.h"
 #include "daemon/output.h"
@@ -12,7 +14,9 @@
 #include "daemon/ready.h"
 #include "daemon/sandbox.h"
 #include "daemon/state_save.h"
-#include "daemon/worker_store.h"
+#include "daemon/worker_channel.h"
+#include "daemon/worker_handoff.h"
+#include "daemon/worker_ready_fd.h"
 #include "sys/notify_socket.h"
 #include "sys/process.h"
 #include "sys/spawn.h"
@@ -20,8 +24,6 @@
 /* How long a parent may take to reap a process that has ended. */
 #define LOOK_AGAIN_USEC (2 * USEC_PER_MSEC)
 enum { EXIT_LOOKS_MAX = 50 };
-/* The listeners' descriptors, 0-2, what was stored for it, and nothing else. */
-enum { SPAWN_FDS_MAX = CONFIG_LISTENERS_MAX + WORKER_STORE_MAX + 3 };
 
 struct worker_process *worker_process_new(
 	struct manager_service *s, unsigned generation, unsigned index)
@@ -34,7 +36,9 @@ struct worker_process *worker_process_new(
 		.generation = generation,
 		.index = index,
 		.pidfd = -1,
-		.notify_fd = -1};
+		.notify_fd = -1,
+		.ready_fd = -1,
+		.channel_fd = -1};
 	return p;
 }
 
@@ -55,6 +59,8 @@ static void forget_process(struct worker_process *p)
 	p->exit_timer = source_drop(p->exit_timer);
 	p->notify_source = source_drop(p->notify_source);
 	p->watchdog_source = source_drop(p->watchdog_source);
+	worker_ready_fd_done(p);
+	worker_channel_done(p);
 	if (!p->service->manager->detached) {
 		store_drop(store, p->notify_fd);
 		store_drop(store, p->pidfd);
@@ -64,7 +70,7 @@ static void forget_process(struct worker_process *p)
 	p->pid = p->main_pid = p->pgid = 0;
 	p->started = 0;
 	p->exit_looks = 0;
-	p->said_ready = p->told_main_pid = p->told_to_go = p->foreign = false;
+	p->said_ready = p->wrote_ready = p->told_main_pid = p->told_to_go = p->foreign = false;
 	p->memory = p->memory_exact_usec = 0;
 	p->changed = true;
 	free(p->notify_address);
@@ -131,7 +137,7 @@ void worker_process_signal(struct worker_process *p, int signal, bool group)
 {
 	if (p->pid == 0)
 		return;
-	if (group)
+	if (group && p->pgid > 1)
 		signal_group(p, signal);
 	else if (p->main_pid != p->pid && process_is_descendant(p->main_pid, p->pid))
 		(void)kill(p->main_pid, signal);
@@ -159,8 +165,7 @@ void worker_process_kill(struct worker_process *p)
 char *worker_exit_to_string(int code, int status)
 {
 	if (code == EXIT_CODE_UNKNOWN)
-		return strdup(
-			"ended while no daemon was there, or as nobody's child: status unknown");
+		return strdup("status unknown: not started by this daemon");
 	if (code == CLD_EXITED)
 		return xasprintf("exit status %d", status);
 	return xasprintf("signal %d (%s)%s", status, strsignal(status),
@@ -259,11 +264,13 @@ void worker_process_ended(struct worker_process *p, int code, int status)
 		.value = code == CLD_EXITED && status == 0,
 	};
 
-	/* What it said last is still in its notify socket, and what it wrote in its output. */
+	/* What it said last is still in its sockets, and what it wrote in its output. */
 	if (p->notify_fd >= 0)
 		(void)worker_notify_dispatch(NULL, p->notify_fd, 0, p);
+	worker_channel_catch_up(p);
 	if (p->output)
 		output_catch_up(p->output);
+	adopt_ended(p->service, p->generation);
 	/* Of its descendants only its group can still be told from others: the rest are our own
 	 * children by now. */
 	signal_group(p, SIGKILL);
@@ -352,102 +359,6 @@ static int on_watchdog(sd_event_source *source, uint64_t usec, void *userdata)
 	return 0;
 }
 
-/* stored: how many descriptors follow the listeners', and their names (":a:b"). */
-static int environment_of(struct worker_process *p, const struct manager_generation *g,
-	size_t n_listeners, size_t n_stored, const char *stored, char ***ret)
-{
-	const struct service_config *c = &g->snapshot->config;
-	_cleanup_strv_ char **env = strv_copy(g->snapshot->environment);
-	_cleanup_free_ char *names = NULL;
-	char text[32];
-	int r = env ? 0 : -ENOMEM;
-
-	snprintf(text, sizeof(text), "%u", p->generation);
-	if (r >= 0)
-		r = strv_env_set(&env, "TENURE_GENERATION", text);
-	snprintf(text, sizeof(text), "%u", p->index);
-	if (r >= 0)
-		r = strv_env_set(&env, "TENURE_WORKER", text);
-	if (r >= 0)
-		r = strv_env_set(&env, "NOTIFY_SOCKET", p->notify_address);
-	if (r >= 0 && p->service->manager->instance[0])
-		r = strv_env_set(&env, "TENURE_INSTANCE", p->service->manager->instance);
-	if (r >= 0 && c->watchdog_usec > 0) {
-		snprintf(text, sizeof(text), "%llu", (unsigned long long)c->watchdog_usec);
-		r = strv_env_set(&env, "WATCHDOG_USEC", text);
-	}
-	if (r >= 0 && (c->handoff & HANDOFF_LISTEN_FDS)) {
-		for (size_t i = 0; i < n_listeners; i++) {
-			char *longer = xasprintf("%s%s%s", names ? names : "", names ? ":" : "",
-				c->listeners[i].fd_name ? c->listeners[i].fd_name
-							: c->listeners[i].name);
-			free(names);
-			names = longer;
-		}
-		if (stored) {
-			char *longer =
-				xasprintf("%s%s", names ? names : "", names ? stored : stored + 1);
-
-			free(names);
-			names = longer;
-		}
-		snprintf(text, sizeof(text), "%zu", n_listeners + n_stored);
-		r = strv_env_set(&env, "LISTEN_FDS", text);
-		if (r >= 0)
-			r = strv_env_set(&env, "LISTEN_FDNAMES", names ? names : "");
-		/* Room for the child to write its own pid into. */
-		if (r >= 0)
-			r = strv_env_set(&env, "LISTEN_PID", "0000000000");
-	}
-	if (r < 0)
-		return r;
-	*ret = TAKE_PTR(env);
-	return 0;
-}
-
-/* What could not be made when its generation asked for it may be possible by now. */
-static int socket_of(struct worker_process *p, const struct manager_generation *g,
-	struct listener *l, struct error *ret_error)
-{
-	const struct generation *core = service_generation(&p->service->core, g->number);
-	unsigned lane = core ? core->lane : 0;
-	int fd = listener_socket(l, lane, p->index);
-
-	if (fd >= 0 || !core || l->kind != LISTENER_GROUP)
-		return fd;
-	if (listener_prepare_lane(l, lane, MAX(core->n_workers, p->index + 1),
-		    listener_lane_is_per_worker(l, lane), ret_error) < 0)
-		return -1;
-	return listener_socket(l, lane, p->index);
-}
-
-/* Which descriptors it gets, and as which numbers. */
-static int descriptors_of(struct worker_process *p, const struct manager_generation *g,
-	struct spawn_fd *fds, size_t *ret_n, struct error *ret_error)
-{
-	const struct service_config *c = &g->snapshot->config;
-	size_t n = 0;
-
-	for (size_t i = 0; i < c->n_listeners; i++) {
-		int fd = -1;
-		for (unsigned id = 0; id < ARRAY_SIZE(p->service->listeners); id++) {
-			struct listener *l = p->service->listeners[id];
-			if (l && (g->listeners & (UINT64_C(1) << id)) &&
-				plan_listener_same(&l->config, &c->listeners[i]))
-				fd = socket_of(p, g, l, ret_error);
-		}
-		if (fd < 0 && ret_error->code)
-			return ret_error->code;
-		if (fd < 0)
-			return error_set(ret_error, -ENOENT,
-				"%s: listener %s has no socket for worker %u", p->service->name,
-				c->listeners[i].name, p->index);
-		fds[n++] = (struct spawn_fd){fd, snapshot_listener_fd(c, i)};
-	}
-	*ret_n = n;
-	return 0;
-}
-
 static int prepare_notify(struct worker_process *p)
 {
 	struct manager *m = p->service->manager;
@@ -474,10 +385,15 @@ int worker_process_watch(struct worker_process *p, uint64_t watchdog_usec)
 	int r = p->notify_fd >= 0 ? watch_notify(p) : 0;
 
 	if (r >= 0)
+		r = worker_ready_fd_watch(p);
+	if (r >= 0)
 		r = watch_exit(p);
 	if (r < 0)
 		return r;
 	p->watchdog_usec = watchdog_usec;
+	r = worker_channel_watch(p);
+	if (r < 0)
+		return r;
 	if (watchdog_usec == 0)
 		return 0;
 	r = sd_event_add_time_relative(
@@ -541,23 +457,39 @@ static int spawn_error(const struct worker_process *p, const struct snapshot *sn
 	return sandbox_explain(ret_error, r, act_of(result->failed_at), *what ? what : NULL);
 }
 
+/* Descriptors 1 and 2. ret_fd: what they are made of, to be closed when the process has them. */
+static int prepare_output(struct worker_process *p, const struct service_config *c,
+	struct worker_handoff *h, int *ret_fd, struct error *ret_error)
+{
+	enum output_kind output = c->output;
+	int r, out = STDOUT_FILENO, err = STDERR_FILENO;
+
+	if (!c->output_set)
+		output = log_is_journal() ? OUTPUT_JOURNAL : OUTPUT_TEE;
+	if (output != OUTPUT_INHERIT) {
+		r = output_new(p->service->manager->outputs, output, c->output_file,
+			p->service->name, p->generation, p->index, &p->output, ret_fd, ret_error);
+		if (r < 0)
+			return r;
+		(void)store_add(p->service->manager->store, STORED_OUTPUT, output_fd(p->output));
+		out = err = *ret_fd;
+	}
+	h->fds[h->n_fds++] = (struct spawn_fd){out, STDOUT_FILENO};
+	h->fds[h->n_fds++] = (struct spawn_fd){err, STDERR_FILENO};
+	return 0;
+}
+
 int worker_process_spawn(
 	struct worker_process *p, const struct manager_generation *g, struct error *ret_error)
 {
 	const struct snapshot *snap = g->snapshot;
 	const struct service_config *c = &snap->config;
-	_cleanup_strv_ char **env = NULL;
+	_cleanup_handoff_ struct worker_handoff h = WORKER_HANDOFF_NULL;
 	_cleanup_close_ int write_fd = -1;
-	struct spawn_fd fds[SPAWN_FDS_MAX];
 	struct spawn_result result;
-	enum output_kind output = c->output;
-	_cleanup_free_ char *stored = NULL;
-	size_t n_fds = 0, n_stored = 0;
 	cpu_set_t cpus;
 	int r;
 
-	if (!c->output_set)
-		output = log_is_journal() ? OUTPUT_JOURNAL : OUTPUT_TEE;
 	forget_process(p);
 	drop_output(p);
 	p->exit_code = 0;
@@ -567,47 +499,24 @@ int worker_process_spawn(
 	if (r < 0)
 		return error_set_errno(
 			ret_error, r, "%s: notify socket of worker %u", p->service->name, p->index);
-	r = descriptors_of(p, g, fds, &n_fds, ret_error);
+	r = worker_handoff_prepare(p, g, &h, ret_error);
+	if (r >= 0)
+		r = prepare_output(p, c, &h, &write_fd, ret_error);
 	if (r < 0)
 		return r;
-	if (output == OUTPUT_INHERIT) {
-		fds[n_fds++] = (struct spawn_fd){STDOUT_FILENO, STDOUT_FILENO};
-		fds[n_fds++] = (struct spawn_fd){STDERR_FILENO, STDERR_FILENO};
-	} else {
-		r = output_new(p->service->manager->outputs, output, c->output_file,
-			p->service->name, p->generation, p->index, &p->output, &write_fd,
-			ret_error);
-		if (r < 0)
-			return r;
-		(void)store_add(p->service->manager->store, STORED_OUTPUT, output_fd(p->output));
-		fds[n_fds++] = (struct spawn_fd){write_fd, STDOUT_FILENO};
-		fds[n_fds++] = (struct spawn_fd){write_fd, STDERR_FILENO};
-	}
-	r = (c->handoff & HANDOFF_LISTEN_FDS) && !(c->handoff & HANDOFF_STDIN)
-		    ? worker_store_list(
-			      p->service, p->index, 3 + (int)c->n_listeners, fds + n_fds, &stored)
-		    : 0;
-	if (r >= 0) {
-		n_stored = (size_t)r;
-		n_fds += n_stored;
-		r = environment_of(p, g, c->n_listeners, n_stored, stored, &env);
-	}
-	if (r < 0)
-		return error_set_errno(
-			ret_error, r, "%s: environment of worker %u", p->service->name, p->index);
 	bind_to_cpus(p, c, &cpus);
 	/* If we are killed now, the next one looks for a process with this notify socket. */
 	state_save_service(p->service);
 	fault_point("spawn");
 	r = generation_cgroup_spawn(g, p->index,
 		&(struct spawn_request){
-			.argv = snap->argv,
+			.argv = h.argv ? h.argv : snap->argv,
 			.path = snap->executable,
 			.exec_fd = snap->exec_fd,
-			.envp = env,
-			.listen_pid = (c->handoff & HANDOFF_LISTEN_FDS) != 0,
-			.fds = fds,
-			.n_fds = n_fds,
+			.envp = h.environment,
+			.listen_pid = dialect_needs_pid(c->handoff),
+			.fds = h.fds,
+			.n_fds = h.n_fds,
 			.directory_fd = snap->directory_fd,
 			.directory = NULL,
 			.set_user = snap->set_user,

@@ -11,6 +11,16 @@
 
 struct ready_watch;
 struct output;
+struct notify_datagram; /* sys/notify_socket.h */
+
+/* A worker's flood must not keep others waiting: of what it says so much is read at once (each
+ * descriptor costs 1), and who has more to say than that waits behind everybody else. What it said
+ * before it ended is read to the end, unless somebody goes on in its place. */
+enum {
+	WORKER_COST_OF_MESSAGE = 8,
+	WORKER_COST_AT_ONCE = 256,
+	WORKER_COST_OF_LAST_WORDS = 8192,
+};
 
 struct worker_process {
 	struct manager_service *service;
@@ -30,9 +40,22 @@ struct worker_process {
 	struct output *output;	   /* captured; NULL: inherited */
 	struct ready_watch *ready; /* while STARTING */
 	bool said_ready;	   /* READY=1 came */
-	bool told_main_pid;	   /* a wrong MAINPID= was logged, once for each process */
-	bool told_to_go;	   /* the drain signal was sent */
-	char *status;		   /* STATUS= */
+	int ready_fd;		   /* where it says so by another convention: worker_ready_fd.h */
+	sd_event_source *ready_fd_source;
+	bool wrote_something; /* there */
+	bool wrote_ready;
+	int channel_fd; /* our end; -1: none. worker_channel.h */
+	sd_event_source *channel_source, *channel_timer, *channel_retry;
+	unsigned channel_accepts; /* set of enum channel_accepts; 0: nobody has said hello */
+	bool channel_greets;	  /* it is to be welcomed */
+	bool channel_pings;	  /* it is to be asked whether it is alive */
+	bool told_channel;	  /* nonsense from it was logged, once for each process */
+	uint64_t has_listeners;	  /* bit per listener that it was given */
+	uint64_t told_leave;	  /* of those, which are about to be closed */
+	uint64_t told_remove;	  /* of those, which it is to close now */
+	bool told_main_pid;	  /* a wrong MAINPID= was logged, once for each process */
+	bool told_to_go;	  /* the drain signal was sent */
+	char *status;		  /* STATUS= */
 	sd_event_source *watchdog_source;
 	uint64_t watchdog_usec;	    /* 0: off */
 	uint64_t spawned_usec;	    /* CLOCK_MONOTONIC */
@@ -73,5 +96,9 @@ void worker_process_kill(struct worker_process *p);
 char *worker_exit_to_string(int code, int status);
 /* The same of its last process, or "running". The caller frees. */
 char *worker_process_describe_exit(const struct worker_process *p);
+/* Its watchdog was heard. */
+void worker_process_alive(struct worker_process *p);
+/* May it speak for this worker: the worker itself, or a live descendant, of the service's user? */
+bool worker_process_is_sender(const struct worker_process *p, const struct notify_datagram *d);
 /* Handle one notify datagram queue (event callback). */
 int worker_notify_dispatch(sd_event_source *source, int fd, uint32_t revents, void *userdata);

@@ -57,6 +57,18 @@ bool peer_in_group(const struct peer *p, gid_t gid)
 	return false;
 }
 
+void fdpass_forget_linger(int fd)
+{
+	struct linger l = {0};
+	socklen_t len = sizeof(l);
+
+	/* With a time of 0 it is a reset, which waits for nobody. */
+	if (getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) < 0 || !l.l_onoff || l.l_linger <= 0)
+		return;
+	l.l_onoff = 0;
+	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+}
+
 union control {
 	struct cmsghdr align;
 	char buf[CMSG_SPACE(FDPASS_MAX * sizeof(int))];

@@ -30,3 +30,7 @@ ssize_t fdpass_send(int socket, const void *data, size_t len, const int *fds, si
  * max_fds are kept, others closed. Returns bytes, 0 at the end, -errno. */
 ssize_t fdpass_receive(
 	int socket, void *data, size_t len, int *fds, size_t max_fds, size_t *ret_n_fds);
+/* Closing what somebody else has made must not keep us waiting for its peer (SO_LINGER): what is
+ * still to be sent goes on its way in the background. For as long as we have it nobody's close
+ * waits, so that this takes nothing from its owner. */
+void fdpass_forget_linger(int fd);

@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/filter.h>
 #include <linux/sock_diag.h>
 #include <linux/tcp.h>
 #include <poll.h>
@@ -326,6 +327,34 @@ int listen_nudge(int fd)
 	if (!accepting)
 		return -ENOTCONN;
 	return shutdown(fd, SHUT_WR) < 0 ? -errno : 0;
+}
+
+int listen_begin_no_more(int fd)
+{
+	/* The filter sees the segment from its TCP header on: SYN, and no ACK with it. */
+	static const struct sock_filter no_syn[] = {
+		BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),
+		BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0x12),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x02, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+	};
+	static const struct sock_filter nothing[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
+	int type = socket_type(fd);
+	bool datagram = type == SOCK_DGRAM;
+	struct sock_fprog program = {.len = datagram ? ARRAY_SIZE(nothing) : ARRAY_SIZE(no_syn)};
+	const struct sock_filter *filter = datagram ? nothing : no_syn;
+	struct address own;
+	int r;
+
+	if (type < 0)
+		return type;
+	r = socket_address(fd, &own);
+	if (r < 0 || address_is_unix(&own))
+		return r;
+	memcpy(&program.filter, &filter, sizeof(filter)); /* the kernel only reads it */
+	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) < 0 ? -errno
+											   : 0;
 }
 
 /* shutdown(2) does not keep datagrams from an unconnected socket; a peer does. Its own address is

@@ -62,6 +62,8 @@ int listen_keep_path(const struct address *a, dev_t dev, ino_t ino);
  * something else is there. Call it while the socket is open: as long as it lives its inode cannot
  * be given to another file. Abstract: 0. */
 int listen_unlink(const struct address *a, dev_t dev, ino_t ino);
+/* Remove the second name alone. 0 or -errno. */
+int listen_drop_spare(const struct address *a, dev_t dev, ino_t ino);
 
 /* Replace the steering program of the group fd belongs to / take it away (0 also when none was
  * attached). SO_ATTACH_REUSEPORT_CBPF. -EINVAL: fd is in no group (a listening socket after
@@ -107,6 +109,11 @@ int listen_dropped(int fd, unsigned *ret);
  * Datagram sockets are left alone (they could not send any more). -ENOTCONN when it does not
  * listen. */
 int listen_nudge(int fd);
+/* From now on no new connection is begun at it: who tries waits, and tries again. Those that are
+ * being set up go on, and what is queued is not touched. A UDP socket takes no more datagrams. A
+ * Unix socket cannot be kept from it: take its path away. 0 or -errno. SO_ATTACH_FILTER in
+ * socket(7). */
+int listen_begin_no_more(int fd);
 /* End a lane's socket for every holder: what is queued is reset, the socket leaves the group.
  * A UDP socket is connected to a port nobody uses, so that whoever holds it gets nothing more.
  * Takes the fd (-1: nothing). */

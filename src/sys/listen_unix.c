@@ -213,6 +213,16 @@ int listen_keep_path(const struct address *a, dev_t dev, ino_t ino)
 	return link(a->un.sun_path, spare) < 0 ? -errno : 0;
 }
 
+int listen_drop_spare(const struct address *a, dev_t dev, ino_t ino)
+{
+	char spare[PATH_MAX];
+	int r = spare_of(a, spare);
+
+	if (r < 0 || !is_file(spare, dev, ino))
+		return r;
+	return unlink(spare) < 0 ? -errno : 0;
+}
+
 int listen_unlink(const struct address *a, dev_t dev, ino_t ino)
 {
 	dev_t dev_now;

@@ -8,6 +8,8 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "sys/fdpass.h"
+
 static int bind_to(int fd, const char *address)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
@@ -123,7 +125,9 @@ int notify_socket_receive(int fd, struct notify_datagram *ret)
 
 void notify_datagram_close(struct notify_datagram *d)
 {
-	for (size_t i = 0; i < d->n_fds; i++)
+	for (size_t i = 0; i < d->n_fds; i++) {
+		fdpass_forget_linger(d->fds[i]);
 		close_fd(d->fds[i]);
+	}
 	d->n_fds = 0;
 }

@@ -7,6 +7,7 @@
 #include <ctype.h>
 #include <fcntl.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 
 #include "base/buffer.h"
 #include "base/parse.h"
@@ -345,6 +346,19 @@ bool process_is_descendant(pid_t pid, pid_t root)
 static bool is_number(const char *s)
 {
 	return *s && s[strspn(s, "0123456789")] == '\0';
+}
+
+bool process_same_program(pid_t a, pid_t b)
+{
+	struct stat first, second;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", (int)a);
+	if (stat(path, &first) < 0)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/exe", (int)b);
+	return stat(path, &second) == 0 && first.st_dev == second.st_dev &&
+	       first.st_ino == second.st_ino;
 }
 
 int process_name(pid_t pid, char **ret)

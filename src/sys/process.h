@@ -35,6 +35,8 @@ bool process_is_descendant(pid_t pid, pid_t root);
 /* "nginx"; the caller frees. This and the environment are still the old ones for a moment after
  * spawn_process(). */
 int process_name(pid_t pid, char **ret);
+/* Do both run the same program file? */
+bool process_same_program(pid_t a, pid_t b);
 /* Does any of the n processes hold the socket with that inode? 1, 0, or -errno when none could be
  * looked into. */
 int process_holds_socket(const pid_t *pids, size_t n, uint64_t inode);

@@ -367,23 +367,31 @@ int sockdiag_datagrams(int nl, unsigned port, struct sockdiag_listener **ret, si
 
 /* --- Unix sockets ------------------------------------------------------------------------- */
 
+/* One attribute of one socket. */
+struct unix_question {
+	uint32_t show;
+	unsigned short type;
+	void *ret;
+	size_t size;
+};
+
 static int unix_message(void *payload, size_t len, void *userdata)
 {
 	struct unix_diag_msg *m = payload;
 	struct rtattr *a = (struct rtattr *)(m + 1);
-	struct unix_diag_rqlen *out = userdata;
+	const struct unix_question *q = userdata;
 
 	if (len < sizeof(*m))
 		return -EBADMSG;
 	for (size_t left = len - sizeof(*m); RTA_OK(a, left); a = after(a, a->rta_len, &left))
-		if (a->rta_type == UNIX_DIAG_RQLEN && RTA_PAYLOAD(a) >= sizeof(*out)) {
-			memcpy(out, RTA_DATA(a), sizeof(*out));
+		if (a->rta_type == q->type && RTA_PAYLOAD(a) >= q->size) {
+			memcpy(q->ret, RTA_DATA(a), q->size);
 			return 0;
 		}
 	return -EBADMSG;
 }
 
-int sockdiag_unix_queue(int nl, uint64_t inode, unsigned *ret_queue, unsigned *ret_queue_max)
+static int ask_unix(int nl, uint64_t inode, struct unix_question *q)
 {
 	struct request request = {
 		.un =
@@ -391,19 +399,38 @@ int sockdiag_unix_queue(int nl, uint64_t inode, unsigned *ret_queue, unsigned *r
 				.sdiag_family = AF_UNIX,
 				.udiag_states = ~0U,
 				.udiag_ino = (uint32_t)inode,
-				.udiag_show = UDIAG_SHOW_RQLEN,
+				.udiag_show = q->show,
 				.udiag_cookie = {~0U, ~0U},
 			     },
 	};
-	struct unix_diag_rqlen lengths;
-	int r;
 
 	if (inode == 0 || inode > UINT32_MAX)
 		return -ENOENT;
-	r = ask(nl, &request, sizeof(request.un), false, unix_message, &lengths);
+	return ask(nl, &request, sizeof(request.un), false, unix_message, q);
+}
+
+int sockdiag_unix_queue(int nl, uint64_t inode, unsigned *ret_queue, unsigned *ret_queue_max)
+{
+	struct unix_diag_rqlen lengths;
+	int r = ask_unix(nl, inode,
+		&(struct unix_question){
+			UDIAG_SHOW_RQLEN, UNIX_DIAG_RQLEN, &lengths, sizeof(lengths)});
+
 	if (r < 0)
 		return r;
 	*ret_queue = lengths.udiag_rqueue;
 	*ret_queue_max = lengths.udiag_wqueue;
+	return 0;
+}
+
+int sockdiag_unix_file(int nl, uint64_t inode, uint32_t *ret_ino)
+{
+	struct unix_diag_vfs file;
+	int r = ask_unix(nl, inode,
+		&(struct unix_question){UDIAG_SHOW_VFS, UNIX_DIAG_VFS, &file, sizeof(file)});
+
+	if (r < 0)
+		return r;
+	*ret_ino = file.udiag_vfs_ino;
 	return 0;
 }

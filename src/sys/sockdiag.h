@@ -81,3 +81,6 @@ int sockdiag_datagrams(int nl, unsigned port, struct sockdiag_listener **ret, si
 
 /* The accept queue of a listening Unix socket, by socket_inode(). -ENOENT. */
 int sockdiag_unix_queue(int nl, uint64_t inode, unsigned *ret_queue, unsigned *ret_queue_max);
+/* The file that it was bound to, wherever that is by now: the lower half of st_ino, which is all
+ * that the kernel tells. -ENOENT; -EBADMSG: it has none. */
+int sockdiag_unix_file(int nl, uint64_t inode, uint32_t *ret_ino);

@@ -18,7 +18,11 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
+
+/* linux/magic.h of a 6.9 kernel: PID_FS_MAGIC. */
+#define PIDFS_MAGIC 0x50494446
 
 /* 32-bit processors have older system calls with 16-bit ids under the plain names. */
 #ifdef SYS_setresuid32
@@ -46,7 +50,9 @@ struct child {
 	int exec_fd, directory_fd, cgroup_fd;
 	int error_fd; /* a pipe to the parent where memory is not shared, or -1 */
 	char **envp;
-	char *listen_pid; /* where the digits go, or NULL */
+	char *listen_pid;     /* where the digits go, or NULL */
+	char *listen_pidfdid; /* the same */
+	char **pidfdid_entry; /* of envp: the last one, taken away where there is no such number */
 	struct report {
 		enum spawn_step failed_at;
 		int error; /* -errno */
@@ -178,17 +184,50 @@ CHILD static void child_become_user(struct child *c)
 		child_fail(c, SPAWN_USER, errno);
 }
 
-CHILD static void child_write_pid(char *p)
+CHILD static void child_write_number(char *p, uint64_t number)
 {
-	unsigned pid = (unsigned)syscall(SYS_getpid), n = pid;
+	uint64_t n = number;
 
 	do
 		p++;
 	while (n /= 10);
 	*p = '\0';
 	do
-		*--p = (char)('0' + pid % 10);
-	while (pid /= 10);
+		*--p = (char)('0' + number % 10);
+	while (number /= 10);
+}
+
+/* The number of our own pidfd's inode, which no other process ever has: since Linux 6.9, where
+ * pidfds have a file system of their own. 0: none. */
+CHILD static uint64_t child_pidfdid(void)
+{
+	struct statfs fs;
+	struct statx st;
+	uint64_t id = 0;
+	int fd;
+
+	/* Their numbers have 64 bits; where a long has fewer the kernel shows a part of them. */
+	if (sizeof(long) < sizeof(uint64_t))
+		return 0;
+	fd = (int)syscall(SYS_pidfd_open, syscall(SYS_getpid), 0);
+	if (fd < 0)
+		return 0;
+	if (syscall(SYS_fstatfs, fd, &fs) == 0 && fs.f_type == PIDFS_MAGIC &&
+		syscall(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_INO, &st) == 0)
+		id = st.stx_ino;
+	(void)syscall(SYS_close, fd);
+	return id;
+}
+
+CHILD static void child_write_pid(struct child *c)
+{
+	uint64_t id = child_pidfdid();
+
+	child_write_number(c->listen_pid, (uint64_t)syscall(SYS_getpid));
+	if (id > 0)
+		child_write_number(c->listen_pidfdid, id);
+	else
+		*c->pidfdid_entry = NULL;
 }
 
 CHILD static _Noreturn void child_main(void *p)
@@ -201,6 +240,8 @@ CHILD static _Noreturn void child_main(void *p)
 	if (c->join_cgroup)
 		child_join_cgroup(c);
 	child_place_descriptors(c);
+	if (c->listen_pid)
+		child_write_pid(c);
 	for (size_t i = 0; i < r->n_limits; i++)
 		if (syscall(SYS_prlimit64, 0, r->limits[i].resource, &r->limits[i].value, NULL) < 0)
 			child_fail(c, SPAWN_LIMITS, errno);
@@ -213,8 +254,6 @@ CHILD static _Noreturn void child_main(void *p)
 	if (c->directory_fd >= 0 ? fchdir(c->directory_fd) < 0
 				 : r->directory && chdir(r->directory) < 0)
 		child_fail(c, SPAWN_DIRECTORY, errno);
-	if (c->listen_pid)
-		child_write_pid(c->listen_pid);
 
 	(void)sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
@@ -381,25 +420,34 @@ static int prepare_descriptors(struct child *c)
 	return c->close_range ? 0 : list_inheritable(c);
 }
 
-/* The environment with room for a pid that is not known yet. */
-static int prepare_environment(struct child *c, char *listen_pid)
-{
-	static const char name[] = "LISTEN_PID=";
-	char *const *envp = c->request->envp;
-	size_t n = strv_length(envp), at = n;
+/* What is only known in the child. */
+struct own_numbers {
+	char pid[sizeof("LISTEN_PID=") + 10];
+	char pidfdid[sizeof("LISTEN_PIDFDID=") + 20];
+};
 
-	c->envp = calloc(n + 2, sizeof(*c->envp));
+/* The environment with room for them. */
+static int prepare_environment(struct child *c, struct own_numbers *own)
+{
+	static const char pid[] = "LISTEN_PID=", pidfdid[] = "LISTEN_PIDFDID=";
+	char *const *envp = c->request->envp;
+	size_t n = strv_length(envp), k = 0;
+
+	c->envp = calloc(n + 3, sizeof(*c->envp));
 	if (!c->envp)
 		return -ENOMEM;
-	for (size_t i = 0; i < n; i++) {
-		c->envp[i] = envp[i];
-		if (c->request->listen_pid && startswith(envp[i], name))
-			at = i;
-	}
+	for (size_t i = 0; i < n; i++)
+		if (!c->request->listen_pid ||
+			(!startswith(envp[i], pid) && !startswith(envp[i], pidfdid)))
+			c->envp[k++] = envp[i];
 	if (c->request->listen_pid) {
-		memcpy(listen_pid, name, sizeof(name));
-		c->envp[at] = listen_pid;
-		c->listen_pid = listen_pid + sizeof(name) - 1;
+		memcpy(own->pid, pid, sizeof(pid));
+		memcpy(own->pidfdid, pidfdid, sizeof(pidfdid));
+		c->envp[k++] = own->pid;
+		c->listen_pid = own->pid + sizeof(pid) - 1;
+		c->pidfdid_entry = &c->envp[k];
+		c->envp[k] = own->pidfdid;
+		c->listen_pidfdid = own->pidfdid + sizeof(pidfdid) - 1;
 	}
 	return 0;
 }
@@ -449,7 +497,7 @@ int spawn_process(const struct spawn_request *request, struct spawn_result *ret)
 		.cgroup_fd = request->cgroup_fd,
 		.error_fd = -1,
 	};
-	char listen_pid[sizeof("LISTEN_PID=") + 10];
+	struct own_numbers own;
 	_cleanup_close_ int pidfd = -1;
 	pid_t pid = -1;
 	int r;
@@ -459,7 +507,7 @@ int spawn_process(const struct spawn_request *request, struct spawn_result *ret)
 	if (r < 0)
 		return r;
 	ret->failed_at = SPAWN_CLONE;
-	r = prepare_environment(&c, listen_pid);
+	r = prepare_environment(&c, &own);
 	if (r < 0)
 		return r;
 	r = make_process(&c, &pid, &pidfd);

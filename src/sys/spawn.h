@@ -45,7 +45,8 @@ struct spawn_request {
 	const char *path;  /* what to execute, absolute; used when exec_fd is -1 */
 	int exec_fd; /* O_PATH descriptor of an ELF binary for execveat(AT_EMPTY_PATH), or -1 */
 	char *const *envp; /* complete; never written to */
-	/* LISTEN_PID=<the child's pid> takes the place of what envp has for it, or is added. */
+	/* LISTEN_PID=<the child's pid> takes the place of what envp has for it, or is added; and
+	 * LISTEN_PIDFDID=<its pidfd's inode>, where the kernel has such numbers. */
 	bool listen_pid;
 	/* In any order, targets distinct; a target may equal another's source, and a source may be
 	 * named twice. Status flags (O_NONBLOCK) are left as they are. */

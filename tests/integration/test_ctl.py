@@ -883,7 +883,7 @@ def test_completion_knows_every_verb_and_option(fake):
     text = COMPLETION.read_text(encoding="utf-8")
     shown = ctl(fake, "help")[1]
     verbs = re.findall(r"^  ([a-z]+)\b", shown, re.M)
-    assert len(verbs) == 21
+    assert len(verbs) == 24
     for verb in verbs:
         assert f"[{verb}]=" in text, verb
         for option in re.findall(r"^  .{4}(--[a-z-]+)", ctl(fake, "help", verb)[1], re.M):

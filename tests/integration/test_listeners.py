@@ -196,7 +196,7 @@ def test_unix_exits_at_once_on_term(web, load):
     for number in range(2, 5):
         one.upgrade()
         one.wait_generation_gone(number - 1)
-    running.wait_for(generation=4)
+    running.wait_for(ok=150, generation=4)
     assert_clean(running.stop(), 100)
 
 

@@ -387,7 +387,7 @@ def test_environment_is_clean(web):
     assert env["NOTIFY_SOCKET"] != "/nowhere"
     allowed = {
         "PATH", "LANG", "HOME", "USER", "LOGNAME", "SHELL", "RAILS_ENV", "PORT_FD", "NOTIFY_SOCKET",
-        "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES",
+        "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES",
         "TENURE_SERVICE", "TENURE_GENERATION", "TENURE_WORKER",
     }  # fmt: skip
     assert set(env) <= allowed

@@ -137,10 +137,10 @@ def checkout(request):
 
 def test_the_blocks_are_known():
     kinds = {kind for _, kind, _ in blocks()}
-    assert kinds <= {"console", "ini", "sh", "yaml", "text"}, kinds
+    assert kinds <= {"c", "console", "ini", "sh", "yaml", "text"}, kinds
     for note, kind, text in blocks():
         assert not note or re.match(r"file: \S+$|demo$|not run: .+|systemd( file: \S+)?$", note), note
-        if kind == "sh":
+        if kind in ("c", "sh"):
             assert note.startswith("not run: "), f"nobody runs this:\n{text}"
 
 

@@ -570,11 +570,13 @@ def test_descriptors_of_workers(kept):
 
 
 def test_too_many_descriptors_of_workers(kept):
-    web = kept(command=[sys.executable, "-c", STORING], workers=1, upgrade=quick())
-    for i in range(70):
-        http_get(web.port, f"/?file=f{i}")
-    wait_until(lambda: "stores more than 64 descriptors" in web.log, 5, "the warning")
-    assert len(respawn(web)) == 64
+    web = kept(
+        command=[sys.executable, "-c", STORING], workers=1, upgrade=quick(), limits={"nofile": 8192}
+    )
+    for i in range(0, 1040, 40):
+        http_get(web.port, "/?" + "&".join(f"file=f{k}" for k in range(i, i + 40)))
+    wait_until(lambda: "stores more than 1024 descriptors" in web.log, 5, "the warning")
+    assert len(respawn(web)) == 1024
 
 
 # ---- the way out and back ----

@@ -8,6 +8,8 @@
 #include <inttypes.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
 
 #include "sys/spawn.h"
 #include "sys_test.h"
@@ -55,6 +57,19 @@ static inline void probe_cgroup(void)
 		(void)fclose(f);
 }
 
+/* What systemd would hold LISTEN_PIDFDID against; only where pidfds have numbers of their own. */
+static inline void probe_pidfd(void)
+{
+	enum { PIDFS = 0x50494446 };
+	int fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	struct statfs fs;
+	struct stat st;
+
+	if (fd >= 0 && fstatfs(fd, &fs) == 0 && fs.f_type == PIDFS && fstat(fd, &st) == 0)
+		printf("pidfdid %" PRIu64 "\n", (uint64_t)st.st_ino);
+	close_fd(fd);
+}
+
 static inline int probe_main(char **argv)
 {
 	char directory[4096] = "?";
@@ -64,6 +79,7 @@ static inline int probe_main(char **argv)
 	probe_descriptors();
 	probe_status();
 	probe_cgroup();
+	probe_pidfd();
 	(void)getrlimit(RLIMIT_NOFILE, &nofile);
 	printf("argv0 %s\npid %d\npgrp %d\nppid %d\n", argv[0], getpid(), getpgrp(), getppid());
 	printf("directory %s\n", getcwd(directory, sizeof(directory)));

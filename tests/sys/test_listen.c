@@ -538,6 +538,49 @@ START_TEST(identities)
 }
 END_TEST
 
+/* Connections that are there stay, and are accepted; none is begun any more, and who tries waits.
+ */
+START_TEST(no_more_connections)
+{
+	static const char *const addresses[] = {"127.0.0.1:0", "[::1]:0", "udp:127.0.0.1:0"};
+	struct address a = address_of(addresses[_i]);
+	const struct listen_options o = OPTIONS;
+	_cleanup_close_ int before = -1, after = -1, accepted = -1;
+	struct pollfd p = {.events = POLLOUT};
+	char byte = 'x';
+	int fds[1];
+
+	open_group(&a, &o, fds, 1);
+	if (_i == 2) {
+		ck_assert_int_eq(listen_begin_no_more(fds[0]), 0);
+		before = client_of(&a);
+		ck_assert_int_eq(send(before, &byte, 1, 0), 1);
+		ck_assert_int_eq(recv(fds[0], &byte, 1, MSG_DONTWAIT), -1);
+		close_all(fds, 1);
+		return;
+	}
+	before = client_of(&a);
+	ck_assert_int_ge(before, 0);
+	ck_assert_int_eq(listen_begin_no_more(fds[0]), 0);
+	after = socket(address_family(&a), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(connect(after, &a.sa, a.len), -1);
+	ck_assert_int_eq(errno, EINPROGRESS);
+	p.fd = after;
+	ck_assert_int_eq(poll(&p, 1, 300), 0);
+	/* The one that was there talks on. */
+	ck_assert_int_eq(send(before, &byte, 1, 0), 1);
+	accepted = accept(fds[0], NULL, NULL);
+	ck_assert_int_ge(accepted, 0);
+	ck_assert_int_eq(recv(accepted, &byte, 1, 0), 1);
+	ck_assert_int_eq(send(accepted, &byte, 1, 0), 1);
+	ck_assert_int_eq(recv(before, &byte, 1, 0), 1);
+	/* When nobody listens any more, whoever waits is refused. */
+	close_all(fds, 1);
+	ck_assert_int_eq(poll(&p, 1, 20000), 1);
+	ck_assert(p.revents & POLLERR);
+}
+END_TEST
+
 START_TEST(selftest)
 {
 	uint64_t start = now_usec();
@@ -568,6 +611,7 @@ int main(void)
 	tcase_add_test(tcase, reset_never_waits);
 	tcase_add_loop_test(tcase, datagrams, 0, 2);
 	tcase_add_test(tcase, identities);
+	tcase_add_loop_test(tcase, no_more_connections, 0, 3);
 	tcase_add_test(tcase, selftest);
 	return run_case("listen", tcase);
 }

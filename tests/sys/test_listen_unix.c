@@ -299,6 +299,9 @@ START_TEST(queue_and_reset)
 	struct listen_state state;
 	unsigned queue, queue_max;
 	uint64_t inode;
+	uint32_t file;
+	dev_t dev;
+	ino_t ino;
 	int clients[3];
 	char byte;
 
@@ -314,6 +317,9 @@ START_TEST(queue_and_reset)
 	ck_assert_int_eq(sockdiag_unix_queue(nl, inode, &queue, &queue_max), 0);
 	ck_assert_uint_eq(queue, 3);
 	ck_assert_uint_eq(queue_max, 5);
+	ck_assert_int_eq(sockdiag_unix_file(nl, inode, &file), 0);
+	ck_assert_int_eq(listen_path_identity(&a, &dev, &ino), 0);
+	ck_assert_uint_eq(file, (uint32_t)ino);
 	ck_assert_int_eq(listen_reset_queue(fd, 2), 2);
 	ck_assert_int_eq(sockdiag_unix_queue(nl, inode, &queue, &queue_max), 0);
 	ck_assert_uint_eq(queue, 1);

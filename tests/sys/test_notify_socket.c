@@ -3,6 +3,7 @@
 
 #include "sys_test.h"
 
+#include <netinet/in.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <systemd/sd-daemon.h>
@@ -130,6 +131,36 @@ START_TEST(descriptors)
 }
 END_TEST
 
+/* Of a connection whose client does not read: its server wanted to wait for that. */
+START_TEST(closing_does_not_wait)
+{
+	static const struct linger linger = {.l_onoff = 1, .l_linger = 30};
+	static const char much[65536];
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(a);
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), server;
+	time_t begin = time(NULL);
+
+	ck_assert_int_eq(bind(listener, (struct sockaddr *)&a, len), 0);
+	ck_assert_int_eq(listen(listener, 1), 0);
+	ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&a, &len), 0);
+	ck_assert_int_eq(connect(client, (struct sockaddr *)&a, len), 0);
+	server = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	ck_assert_int_ge(server, 0);
+	while (send(server, much, sizeof(much), 0) > 0)
+		;
+	ck_assert_int_eq(
+		setsockopt(server, SOL_SOCKET, SO_LINGER, &linger, len = sizeof(linger)), 0);
+	d.fds[0] = server;
+	d.n_fds = 1;
+	notify_datagram_close(&d);
+	ck_assert_int_lt(time(NULL) - begin, 15);
+	close(client);
+	close(listener);
+}
+END_TEST
+
 START_TEST(too_long)
 {
 	char text[NOTIFY_MESSAGE_MAX + 10];
@@ -176,6 +207,7 @@ int main(void)
 	tcase_add_test(tcase, said_by_a_child);
 	tcase_add_test(tcase, credentials_cannot_be_lied_about);
 	tcase_add_test(tcase, descriptors);
+	tcase_add_test(tcase, closing_does_not_wait);
 	tcase_add_test(tcase, too_long);
 	tcase_add_test(tcase, addresses_differ);
 	return run_case("notify_socket", tcase);

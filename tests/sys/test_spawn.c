@@ -196,6 +196,37 @@ START_TEST(listen_pid)
 	request.envp = probe_envp;
 	_cleanup_free_ char *text = probe_run(&request, NULL, 0);
 	ck_assert_ptr_nonnull(strstr(text, "\nenv LISTEN_PID=0\n"));
+	ck_assert_ptr_null(strstr(text, "\nenv LISTEN_PIDFDID="));
+}
+END_TEST
+
+/* Right or absent, whatever the limits are and whatever was there before. */
+START_TEST(listen_pidfdid)
+{
+	static char *const stale[] = {
+		(char *)(uintptr_t) "LISTEN_PIDFDID=1", (char *)(uintptr_t) "A=b", NULL};
+	const struct spawn_limit few = {
+		.resource = RLIMIT_NOFILE, .value = {.rlim_cur = 4, .rlim_max = 4}
+	  };
+	struct spawn_request request = PROBE;
+	_cleanup_free_ char *text = NULL, *id = NULL, *line = NULL;
+
+	request.plain = _i == 1;
+	request.listen_pid = true;
+	request.envp = stale;
+	text = probe_run(&request, NULL, 0);
+	id = probe_value(text, "pidfdid");
+	line = xasprintf("\nenv LISTEN_PIDFDID=%s\n", id);
+	ck_assert_ptr_null(strstr(text, "\nenv LISTEN_PIDFDID=1\n"));
+	ck_assert_ptr_nonnull(strstr(text, "\nenv A=b\n"));
+	ck_assert_msg(
+		*id ? strstr(text, line) != NULL : !strstr(text, "LISTEN_PIDFDID"), "%s", text);
+
+	request.limits = &few;
+	request.n_limits = 1;
+	_cleanup_free_ char *limited = probe_run(&request, NULL, 0);
+	ck_assert(!*id || strstr(limited, "\nenv LISTEN_PIDFDID="));
+	ck_assert_ptr_null(strstr(limited, "LISTEN_PIDFDID=1\n"));
 }
 END_TEST
 
@@ -550,6 +581,7 @@ int main(int argc, char **argv)
 	tcase_add_loop_test(tcase, many_descriptors, 0, 2);
 	tcase_add_loop_test(tcase, bad_descriptors, 0, 2);
 	tcase_add_loop_test(tcase, listen_pid, 0, 2);
+	tcase_add_loop_test(tcase, listen_pidfdid, 0, 2);
 	tcase_add_loop_test(tcase, clean_signals, 0, 2);
 	tcase_add_loop_test(tcase, signals_during_spawn, 0, 2);
 	tcase_add_loop_test(tcase, directory_and_limits, 0, 2);

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 
 #include "base/parse.h"
+#include "core/dialect.h"
 
 struct dump {
 	char **lines;
@@ -91,6 +92,22 @@ static void add_listener(struct dump *d, const struct listener_config *l)
 		l->mode_set || l->owner || l->group ? path : "");
 }
 
+static void add_handoff(struct dump *d, unsigned handoff)
+{
+	_cleanup_free_ char *all = strdup("");
+	const struct dialect *list;
+	size_t n;
+
+	list = dialect_list(&n);
+	for (size_t i = 0; i < n; i++)
+		if (handoff & list[i].kind) {
+			_cleanup_free_ char *before = all;
+
+			all = xasprintf("%s[%s]", before, list[i].name);
+		}
+	add(d, "handoff=%s", text(all));
+}
+
 static void add_ready(struct dump *d, const struct ready_config *r)
 {
 	add(d, "ready.by=%s%s", ready_kind_to_string(r->by), r->by_set ? "" : " by default");
@@ -101,6 +118,8 @@ static void add_ready(struct dump *d, const struct ready_config *r)
 	add(d, "ready.status=%u", r->status);
 	add_list(d, "ready.command", r->command);
 	add_duration(d, "ready.interval", r->interval_usec);
+	if (r->by == READY_FD)
+		add(d, "ready.number=%u variable=%s", r->number, text(r->variable));
 }
 
 static void add_verify(struct dump *d, const struct verify_config *v)
@@ -210,9 +229,7 @@ char **config_dump_service(const struct service_config *s, const char *directory
 	add(&d, "listeners=%zu", s->n_listeners);
 	for (size_t i = 0; i < s->n_listeners; i++)
 		add_listener(&d, &s->listeners[i]);
-	add(&d, "handoff=%s%s%s", s->handoff & HANDOFF_LISTEN_FDS ? "[listen-fds]" : "",
-		s->handoff & HANDOFF_ARGUMENTS ? "[arguments]" : "",
-		s->handoff & HANDOFF_STDIN ? "[stdin]" : "");
+	add_handoff(&d, s->handoff);
 	add_ready(&d, &s->ready);
 	add_upgrade(&d, &s->upgrade);
 	add_drain(&d, &s->drain);

@@ -117,6 +117,17 @@ static struct service_event upgrade(struct world *w)
 	return (struct service_event){.kind = EVENT_UPGRADE, .spec = &w->spec};
 }
 
+/* Somebody else's process. */
+static struct service_event adopt(struct world *w)
+{
+	w->spec = w->base;
+	w->spec.policy.workers = 1;
+	w->spec.policy.contained = w->spec.policy.verify = false;
+	w->spec.policy.recycle_after_usec = 0;
+	w->spec.policy.restart = RESTART_ALWAYS;
+	return (struct service_event){.kind = EVENT_ADOPT, .spec = &w->spec};
+}
+
 /* --- steps ----------------------------------------------------------------------- */
 
 static bool is_of_process(enum service_event_kind kind)
@@ -173,7 +184,7 @@ static int step_once(struct world *w, struct service_event event)
 
 	for (size_t i = 0; i < s->n_generations; i++)
 		room += 24 * s->generations[i]->n_workers;
-	if (event.kind == EVENT_UPGRADE)
+	if (event.kind == EVENT_UPGRADE || event.kind == EVENT_ADOPT)
 		room += 24 * event.spec->policy.workers;
 	if (event.kind == EVENT_SCALE)
 		room += 72 * event.value;
@@ -205,11 +216,13 @@ static int step_once(struct world *w, struct service_event event)
 				n_generations == s->n_generations,
 			"event %s was refused with %d, and changed something",
 			event_to_string(event.kind), r);
-	if (event.kind == EVENT_UPGRADE && r == 0)
+	if ((event.kind == EVENT_UPGRADE || event.kind == EVENT_ADOPT) && r == 0)
 		w->closed = false;
 	if (w->dying)
 		world_die(w);
 	world_apply(w);
+	if (event.kind == EVENT_ADOPT && r == 0 && !w->failure)
+		world_adopted(w);
 	if (!w->failure && r == 0 && !w->dead)
 		check_after(w, &before);
 	return r;
@@ -469,12 +482,27 @@ static bool behave(struct world *w)
 	return false;
 }
 
+/* What nobody has written down yet cannot die. */
+static void begin(struct world *w)
+{
+	struct service_event e;
+
+	if (!w->dying && chance(w, 20) && world_step(w, adopt(w)) != 0)
+		return;
+	e = upgrade(w);
+	/* Nobody asks to end it first. */
+	if (w->service.current != 0 && w->spec.policy.strategy == STRATEGY_RECREATE)
+		w->spec.policy.strategy = STRATEGY_ROLLING;
+	if (!w->failure)
+		(void)world_step(w, e);
+}
+
 static void random_event(struct world *w)
 {
 	unsigned n = pick(w, 100);
 
 	if (w->service.n_generations == 0 && chance(w, 70)) {
-		(void)world_step(w, upgrade(w));
+		begin(w);
 		return;
 	}
 	if (n < 30) {
@@ -545,7 +573,7 @@ char *schedule_run(struct schedule_source *source, FILE *trace, struct schedule_
 	vary_upgrade(&w, &w.base);
 	vary_sockets(&w, &w.base);
 	w.hostility = (unsigned)PICK(&w, 0, 2, 10, 20);
-	(void)world_step(&w, upgrade(&w));
+	begin(&w);
 	n = 25 + pick(&w, 56);
 	for (unsigned i = 0; i < n && !w.failure; i++) {
 		if (chance(&w, 3))

@@ -20,7 +20,7 @@ struct schedule_counts {
 	uint64_t schedules, steps, effects;
 	uint64_t rollouts_done, rollouts_failed, rollbacks, rescues, given_up, stopped, restored;
 	uint64_t verified, verify_failed, recycled, recycle_failed, warm, warm_rollbacks,
-		warm_crashes, deaths, handovers, rests;
+		warm_crashes, deaths, handovers, rests, adopted, let_go;
 };
 
 /* One schedule. trace: each step is written there; NULL: nothing. counts may be NULL. Returns NULL,

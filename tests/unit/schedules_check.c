@@ -103,6 +103,11 @@ void check_signal(struct world *w, const struct effect *e, const struct generati
 		world_fail(w, "a signal for a worker of an unknown generation");
 		return;
 	}
+	/* Until others have all that it had, it is not ours. */
+	REQUIRE(w,
+		!p->adopted || (g->state != GENERATION_SERVING && w->service.current != g->number),
+		"adopted worker %u.%u gets a signal and was not replaced", e->generation,
+		e->worker);
 	switch ((unsigned)e->kind) {
 	case EFFECT_SIGNAL_DRAIN:
 		check_drain(w, e, g, p);

@@ -264,6 +264,12 @@ static void release_lane(struct world *w, const struct effect *e, struct world_g
 		const struct world_worker *p = &wg->workers[k];
 		unsigned *queue = e->value < WORLD_LANES ? &w->queues[e->value][k] : NULL;
 
+		/* It goes on by itself, with its queue. */
+		if (p->adopted && p->alive && !p->told) {
+			w->counts.let_go++;
+			world_excuse(w, wg->number);
+			wg->workers[k].alive = false;
+		}
 		REQUIRE(w, !p->alive, "lane %u is released while worker %u.%u runs", e->value,
 			wg->number, k);
 		if (!queue || *queue == 0 || kept)
@@ -276,6 +282,22 @@ static void release_lane(struct world *w, const struct effect *e, struct world_g
 	if (e->value < WORLD_LANES)
 		w->excused[e->value] = false;
 	wg->lane = LANE_NONE;
+}
+
+void world_adopted(struct world *w)
+{
+	struct world_generation *wg = world_generation(w, w->service.current);
+
+	if (!wg) {
+		world_fail(w, "generation %u was adopted without a lane", w->service.current);
+		return;
+	}
+	/* Of what ran before, what waits is its own. */
+	world_excuse(w, wg->number);
+	wg->workers[0].alive = wg->workers[0].adopted = true;
+	wg->workers[0].ignores_signals = chance(w, w->hostility);
+	wg->workers[0].spawned_usec = wg->workers[0].ready_usec = w->now_usec;
+	w->counts.adopted++;
 }
 
 void world_release_lane(struct world *w, struct world_generation *wg)

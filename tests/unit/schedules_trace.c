@@ -28,6 +28,9 @@ const char *event_to_string(enum service_event_kind kind)
 		[EVENT_EMPTY] = "empty",
 		[EVENT_EXTEND_READY_TIMEOUT] = "extend",
 		[EVENT_TIME] = "time",
+		[EVENT_LISTENERS] = "listeners",
+		[EVENT_ADOPT] = "adopt",
+		[EVENT_LET_GO] = "let-go",
 	};
 
 	return names[kind];

@@ -19,7 +19,8 @@ struct world_worker {
 	bool watched; /* somebody waits for its readiness */
 	bool never_ready, ignores_signals;
 	bool told, termed, killed, aborted;
-	bool asked; /* somebody wants it recycled */
+	bool asked;   /* somebody wants it recycled */
+	bool adopted; /* ran before the service did */
 	uint64_t spawned_usec, ready_usec, told_usec, termed_usec, killed_usec, aborted_usec;
 	/* What its queue gets, over all its processes */
 	bool share, had_share;
@@ -108,6 +109,8 @@ void world_excuse(struct world *w, unsigned generation);
 /* Where a worker's connections wait. */
 unsigned *world_queue(struct world *w, const struct generation *g, unsigned worker);
 
+/* The process that was adopted with the present step. */
+void world_adopted(struct world *w);
 void world_apply_one(struct world *w, const struct effect *e);
 void world_steer(struct world *w);
 void world_release_lane(struct world *w, struct world_generation *wg);

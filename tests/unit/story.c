@@ -147,6 +147,8 @@ static const char *refusal(int r)
 		return "not running";
 	case SERVICE_E_NOT_ALIVE:
 		return "not alive";
+	case SERVICE_E_ADOPTED:
+		return "adopted";
 	case SERVICE_E_STOPPING:
 		return "stopping";
 	default:

@@ -131,25 +131,6 @@ START_TEST(signals_and_limits)
 }
 END_TEST
 
-START_TEST(references)
-{
-	const char *start, *name, *end;
-	const char *s = "a {fd:x.y-1}{b}{fd:}";
-	size_t len;
-
-	ck_assert_int_eq(config_fd_reference(s, &start, &name, &len, &end), 1);
-	ck_assert_ptr_eq(start, s + 2);
-	ck_assert_uint_eq(len, 5);
-	ck_assert_int_eq(strncmp(name, "x.y-1", len), 0);
-	ck_assert_ptr_eq(end, s + 12);
-	ck_assert_int_eq(config_fd_reference(end, &start, &name, &len, &end), -EINVAL);
-	ck_assert_int_eq(config_fd_reference("{fd}{x}", &start, &name, &len, &end), 0);
-	ck_assert_int_eq(config_fd_reference("", &start, &name, &len, &end), 0);
-	ck_assert_int_eq(config_fd_reference("{fd:x", &start, &name, &len, &end), -EINVAL);
-	ck_assert_int_eq(config_fd_reference("{fd:x y}", &start, &name, &len, &end), -EINVAL);
-}
-END_TEST
-
 START_TEST(enumerations)
 {
 	enum strategy strategy = STRATEGY_ROLLING;
@@ -452,7 +433,6 @@ int main(void)
 		problems_are_bounded,
 		names,
 		signals_and_limits,
-		references,
 		enumerations,
 		copies_are_deep,
 		defaults_that_depend,

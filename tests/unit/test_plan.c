@@ -158,6 +158,13 @@ static void check_plan(const struct config *a, const struct config *b,
 	CHANGE(env_file_optional, s->env_files[0].optional = false, "upgrade web: env_file" KEEP)  \
 	CHANGE(env_file_more, add_env_file(s, "more"), "upgrade web: env_file" KEEP)               \
 	CHANGE(handoff, s->handoff |= HANDOFF_STDIN, "upgrade web: handoff" KEEP)                  \
+	CHANGE(handoff_spelled_out, s->handoff_set = true, "none web" KEEP)                        \
+	CHANGE(ready_fd, s->ready.by = READY_FD; s->ready.by_set = true;                           \
+		s->ready.number = 9, "upgrade web: ready" KEEP)                                    \
+	CHANGE(ready_einhorn, s->ready.by = READY_EINHORN;                                         \
+		s->ready.by_set = true, "upgrade web: ready" KEEP)                                 \
+	CHANGE(ready_variable, set(&s->ready.variable, "FD"), "none web" KEEP)                     \
+	CHANGE(signal_spelled_out, s->drain.signal_set = true, "none web" KEEP)                    \
 	CHANGE(watchdog, s->watchdog_usec = 1, "upgrade web: watchdog" KEEP)                       \
 	CHANGE(cpu_affinity, s->cpu_affinity = CPU_AFFINITY_PER_WORKER,                            \
 		"upgrade web: cpu_affinity" KEEP)                                                  \
@@ -340,7 +347,7 @@ END_TEST
 START_TEST(no_key_is_forgotten)
 {
 #if defined(__x86_64__)
-	enum { SIZE_OF_SERVICE = 952, SIZE_OF_LISTENER = 288 };
+	enum { SIZE_OF_SERVICE = 984, SIZE_OF_LISTENER = 288 };
 
 	ck_assert_msg(sizeof(struct service_config) == SIZE_OF_SERVICE &&
 			      sizeof(struct listener_config) == SIZE_OF_LISTENER,
@@ -391,6 +398,68 @@ START_TEST(facts)
 	check_plan(a, b, f, 2, false, "none web" KEEP);
 	check_plan(a, b, f, 2, true, "none web" KEEP);
 	check_plan(a, changed, f, 2, true, "update web: user, workers 4 -> 6" KEEP);
+}
+END_TEST
+
+/* Workers that take listeners while they run; one thing after the other keeps them from it. */
+START_TEST(listeners_of_workers_that_run)
+{
+	struct plan_fact live = {.service = "web", .running = true, .live = true};
+
+	for (int i = 0; i < 12; i++) {
+		static const char *const expected[] = {
+			"listen web: listener more added | keep http, keep admin, bind more",
+			"listen web: listener admin removed | keep http, drop admin",
+			"listen web: listener more added, listener admin removed, drain | keep "
+			"http, "
+			"bind more, drop admin",
+			"upgrade web: listener more added | keep http, keep admin, bind more",
+			"upgrade web: command, listener more added | keep http, keep admin, bind "
+			"more",
+			"upgrade web: listener more added, workers 4 -> 5 | keep http, keep admin, "
+			"bind "
+			"more",
+			"upgrade web: listener http: address | bind http, keep admin, drop http",
+			"upgrade web: listener api: was http, listener more added | keep api, keep "
+			"admin, bind more",
+			"upgrade web: listener http: sockets, listener more added | keep http, "
+			"keep "
+			"admin, bind more",
+			"upgrade web: listener more added | keep http, keep admin, bind more",
+			"upgrade web: handoff | keep http, keep admin",
+			"update web: listener more added | keep http, keep admin, bind more",
+		};
+		_cleanup_config_ struct config *a = base_config(), *b = base_config();
+		struct service_config *s = &b->services[0];
+		struct plan_fact fact = live;
+
+		a->services[0].handoff = s->handoff = HANDOFF_LISTEN_FDS | HANDOFF_CHANNEL;
+		if (i == 1 || i == 2)
+			remove_listener(s, 1);
+		if (i != 1 && i != 6 && i != 10)
+			add_listener(s, "more", "tcp:127.0.0.1:9");
+		if (i == 2)
+			s->drain.settle_usec = 7;
+		if (i == 3)
+			fact.live = false;
+		if (i == 4)
+			set_list(&s->command, "other");
+		if (i == 5)
+			s->workers = 5;
+		if (i == 6)
+			s->listeners[0].address.in6.sin6_port = 1;
+		if (i == 7)
+			set(&s->listeners[0].name, "api");
+		if (i == 8)
+			s->listeners[0].sockets = SOCKETS_PER_WORKER;
+		if (i == 9) /* numbers in arguments */
+			a->services[0].handoff = s->handoff |= HANDOFF_ARGUMENTS;
+		if (i == 10)
+			s->handoff = HANDOFF_LISTEN_FDS;
+		if (i == 11)
+			fact.running = false;
+		check_plan(a, b, &fact, 1, false, expected[i]);
+	}
 }
 END_TEST
 
@@ -490,7 +559,8 @@ END_TEST
 int main(void)
 {
 	const TTest *tests[] = {each_key, each_key_backwards, no_key_is_forgotten, facts,
-		services_come_and_go, inherited_listeners, any_listeners};
+		listeners_of_workers_that_run, services_come_and_go, inherited_listeners,
+		any_listeners};
 
 	return run_tests("plan", tests, ARRAY_SIZE(tests));
 }

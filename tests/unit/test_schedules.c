@@ -44,6 +44,8 @@ START_TEST(promises)
 	ck_assert_uint_gt(counts.warm_crashes, n / 200);
 	ck_assert_uint_gt(counts.deaths, n / 2);
 	ck_assert_uint_gt(counts.handovers, n / 10);
+	ck_assert_uint_gt(counts.adopted, n / 10);
+	ck_assert_uint_gt(counts.let_go, n / 50);
 }
 END_TEST
 

@@ -642,9 +642,205 @@ START_TEST(stories_as_told)
 }
 END_TEST
 
+/* --- listeners that come and go while it runs ---------------------------------------------------
+ */
+
+static int tell(struct service *s, struct service_event e, struct effects *ret)
+{
+	effects_done(ret);
+	return service_step(s, &e, 1, ret);
+}
+
+START_TEST(other_listeners)
+{
+	struct upgrade_spec spec = {.listeners = 1};
+	struct service_config config;
+	struct effects effects = {0};
+	struct lane_share shares[CONFIG_GENERATIONS_MAX + 2];
+	struct service_event listeners = {.kind = EVENT_LISTENERS, .generation = 1, .spec = &spec};
+	const struct generation *g;
+	struct service s;
+
+	ck_assert_int_eq(service_config_init(&config, "web"), 0);
+	config.workers = 1;
+	policy_from_config(&spec.policy, &config);
+	spec.policy.steered = spec.policy.per_worker = true;
+	service_init(&s);
+	ck_assert_int_eq(tell(&s, listeners, &effects), -ESRCH);
+	ck_assert_int_eq(
+		tell(&s, (struct service_event){.kind = EVENT_UPGRADE, .spec = &spec}, &effects),
+		0);
+	ck_assert_int_eq(
+		tell(&s, (struct service_event){.kind = EVENT_READY, .generation = 1}, &effects),
+		0);
+	ck_assert_uint_eq(s.current, 1);
+	ck_assert_uint_eq(service_shares(&s, 2, shares), 1);
+	ck_assert_ptr_null(shares[0].generation);
+
+	/* Sockets first, then connections. */
+	spec.listeners = 3;
+	spec.policy.per_worker = false;
+	ck_assert_int_eq(tell(&s, listeners, &effects), 0);
+	g = service_generation(&s, 1);
+	ck_assert_uint_eq(effects.n, 2);
+	ck_assert_int_eq(effects.list[0].kind, EFFECT_PREPARE_LANE);
+	ck_assert_uint_eq(effects.list[0].value, g->lane);
+	ck_assert_int_eq(effects.list[1].kind, EFFECT_STEER);
+	ck_assert(g->policy.steered && !g->policy.per_worker);
+	ck_assert_uint_eq(service_shares(&s, 2, shares), 1);
+	ck_assert_ptr_eq(shares[0].generation, g);
+	ck_assert(service_is_valid(&s));
+
+	spec.listeners = 1;
+	ck_assert_int_eq(tell(&s, listeners, &effects), 0);
+	ck_assert_uint_eq(service_shares(&s, 2, shares), 1);
+	ck_assert_ptr_null(shares[0].generation);
+	ck_assert(service_is_valid(&s));
+	service_config_done(&config);
+	service_done(&s);
+	effects_done(&effects);
+}
+END_TEST
+
+/* --- a process that ran before -------------------------------------------------------------------
+ */
+
+static bool has_effect(const struct effects *effects, enum effect_kind kind)
+{
+	for (size_t i = 0; i < effects->n; i++)
+		if (effects->list[i].kind == kind)
+			return true;
+	return false;
+}
+
+/* What would end the worker of a generation. */
+static bool is_signalled(const struct effects *effects, unsigned generation)
+{
+	for (size_t i = 0; i < effects->n; i++)
+		if (effects->list[i].generation == generation &&
+			effects->list[i].kind >= EFFECT_SIGNAL_DRAIN &&
+			effects->list[i].kind <= EFFECT_SIGNAL_ABORT)
+			return true;
+	return false;
+}
+
+static void adopt(struct service *s, struct upgrade_spec *spec, struct effects *effects)
+{
+	struct service_config config;
+
+	ck_assert_int_eq(service_config_init(&config, "web"), 0);
+	config.workers = 1;
+	*spec = (struct upgrade_spec){.listeners = 1};
+	policy_from_config(&spec->policy, &config);
+	service_config_done(&config);
+	spec->policy.steered = true;
+	service_init(s);
+	ck_assert_int_eq(
+		tell(s, (struct service_event){.kind = EVENT_ADOPT, .spec = spec}, effects), 0);
+	ck_assert_uint_eq(s->current, 1);
+	ck_assert(!has_effect(effects, EFFECT_SPAWN));
+	ck_assert(has_effect(effects, EFFECT_PREPARE_LANE) && has_effect(effects, EFFECT_STEER));
+	ck_assert_uint_eq(service_generation(s, 1)->weight, SHARE_MAX);
+	ck_assert(service_is_valid(s));
+	ck_assert_int_eq(
+		tell(s, (struct service_event){.kind = EVENT_UPGRADE, .spec = spec}, effects), 0);
+	ck_assert(has_effect(effects, EFFECT_SPAWN));
+	ck_assert_int_eq(tell(s, (struct service_event){.kind = EVENT_SCALE, .value = 3}, effects),
+		SERVICE_E_ADOPTED);
+	ck_assert_uint_eq(service_generation(s, 1)->weight, SHARE_MAX);
+}
+
+/* The new one fails: the old one is let go of, and never signalled. */
+static void check_let_go(enum service_event_kind by)
+{
+	struct service_event exited = {.kind = EVENT_EXITED, .generation = 2};
+	struct effects effects = {0};
+	struct upgrade_spec spec;
+	struct service s;
+
+	adopt(&s, &spec, &effects);
+	ck_assert_int_eq(
+		tell(&s, (struct service_event){.kind = by, .generation = 2}, &effects), 0);
+	ck_assert(!is_signalled(&effects, 1));
+	if (s.n_generations > 0) {
+		ck_assert_int_eq(tell(&s, exited, &effects), 0);
+		ck_assert(!is_signalled(&effects, 1));
+	}
+	ck_assert_uint_eq(s.n_generations, 0);
+	ck_assert(has_effect(&effects, EFFECT_CLOSE_LISTENERS));
+	ck_assert_int_eq(service_state(&s), SERVICE_STOPPED);
+	service_done(&s);
+	effects_done(&effects);
+}
+
+START_TEST(adopted_let_go)
+{
+	check_let_go(EVENT_EXITED);
+	check_let_go(EVENT_ABORT);
+	check_let_go(EVENT_STOP);
+	check_let_go(EVENT_KILL);
+}
+END_TEST
+
+/* The new one gets ready: the old one is drained as any other. */
+START_TEST(adopted_replaced)
+{
+	struct effects effects = {0};
+	struct upgrade_spec spec;
+	struct service s;
+	uint64_t now = 1;
+
+	adopt(&s, &spec, &effects);
+	ck_assert_int_eq(
+		tell(&s, (struct service_event){.kind = EVENT_READY, .generation = 2}, &effects),
+		0);
+	for (unsigned i = 0; i < 100 && !is_signalled(&effects, 1); i++) {
+		effects_done(&effects);
+		now += USEC_PER_SEC;
+		ck_assert_int_eq(service_step(&s, &(struct service_event){.kind = EVENT_TIME}, now,
+					 &effects),
+			0);
+		if (has_effect(&effects, EFFECT_QUERY_QUEUE))
+			(void)service_step(&s,
+				&(struct service_event){.kind = EVENT_QUEUE, .generation = 1}, now,
+				&effects);
+	}
+	ck_assert(is_signalled(&effects, 1));
+	ck_assert_uint_eq(s.current, 2);
+	ck_assert_int_eq(
+		tell(&s, (struct service_event){.kind = EVENT_EXITED, .generation = 1}, &effects),
+		0);
+	ck_assert_uint_eq(s.n_generations, 1);
+	ck_assert_int_eq(service_state(&s), SERVICE_SERVING);
+	service_done(&s);
+	effects_done(&effects);
+}
+END_TEST
+
+/* It ends by itself: the configured command has its place, and is ours. */
+START_TEST(adopted_ends)
+{
+	struct effects effects = {0};
+	struct upgrade_spec spec;
+	struct service s;
+
+	adopt(&s, &spec, &effects);
+	ck_assert_int_eq(
+		tell(&s, (struct service_event){.kind = EVENT_EXITED, .generation = 1}, &effects),
+		0);
+	ck_assert(has_effect(&effects, EFFECT_SPAWN));
+	ck_assert(!service_generation(&s, 1)->adopted);
+	ck_assert_int_eq(tell(&s, (struct service_event){.kind = EVENT_KILL}, &effects), 0);
+	ck_assert(is_signalled(&effects, 1) && is_signalled(&effects, 2));
+	service_done(&s);
+	effects_done(&effects);
+}
+END_TEST
+
 int main(void)
 {
-	const TTest *const tests[] = {stories_as_told};
+	const TTest *const tests[] = {
+		stories_as_told, other_listeners, adopted_let_go, adopted_replaced, adopted_ends};
 
 	return run_tests("service", tests, ARRAY_SIZE(tests));
 }
