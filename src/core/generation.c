@@ -330,6 +330,14 @@ void generation_retire(
 		generation_retire_worker(g, &g->workers[i], at_once, now, ret);
 }
 
+void generation_prepare_lane(const struct generation *g, struct effects *ret)
+{
+	effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
+				 .generation = g->number,
+				 .worker = NO_WORKER,
+				 .value = g->lane});
+}
+
 void generation_unretire_worker(
 	struct generation *g, struct worker *w, uint64_t now, struct effects *ret)
 {

@@ -96,7 +96,9 @@ int generation_worker_counted(struct generation *g, struct worker *w, unsigned n
 int generation_grow(struct generation *g, unsigned n);
 /* Start workers 0..n-1 that have no process. */
 void generation_start(struct generation *g, unsigned n, uint64_t now_usec, struct effects *ret);
-/* All workers leave. now_at_once: without settle and idle wait. */
+/* Its lane is to have a socket for each worker, in every listener. */
+void generation_prepare_lane(const struct generation *g, struct effects *ret);
+/* All workers leave. at_once: without settle and idle wait. */
 void generation_retire(struct generation *g, enum reason reason, bool at_once, uint64_t now_usec,
 	struct effects *ret);
 void generation_retire_worker(struct generation *g, struct worker *w, bool at_once,

@@ -119,10 +119,7 @@ static bool begin(struct service *s, uint64_t now, struct effects *ret)
 	r->spare = r->worker = wanted;
 	r->reason = REASON_NOT_READY_IN_TIME;
 	r->served = false;
-	effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
-				 .generation = g->number,
-				 .worker = NO_WORKER,
-				 .value = g->lane});
+	generation_prepare_lane(g, ret);
 	(void)generation_worker_event(g, &g->workers[wanted], WORKER_ON_START, now, ret);
 	return true;
 }

@@ -156,10 +156,7 @@ static void open_lane(struct service *s, struct generation *to, uint64_t now, st
 	if (!from)
 		inherit_queues(to);
 	to->since_usec = now;
-	effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
-				 .generation = to->number,
-				 .worker = NO_WORKER,
-				 .value = to->lane});
+	generation_prepare_lane(to, ret);
 	r->phase = ROLLOUT_STARTING;
 	if (!from) {
 		/* Nobody else serves: whoever comes waits in the new one's queue. */

@@ -414,10 +414,7 @@ static int on_listeners(struct service *s, struct generation *g, const struct up
 		return 0;
 	if (g->lane == s->queue_lane)
 		service_keep_queue(s, g);
-	effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
-				 .generation = g->number,
-				 .worker = NO_WORKER,
-				 .value = g->lane});
+	generation_prepare_lane(g, ret);
 	effects_add(
 		ret, (struct effect){
 			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});

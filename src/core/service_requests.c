@@ -102,10 +102,7 @@ static int on_adopt(
 	s->gave_up = false;
 	s->rollout.from = s->rollout.to = 0;
 	service_keep_queue(s, g);
-	effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
-				 .generation = g->number,
-				 .worker = NO_WORKER,
-				 .value = g->lane});
+	generation_prepare_lane(g, ret);
 	effects_add(
 		ret, (struct effect){
 			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});
@@ -218,10 +215,7 @@ static void scale(struct service *s, struct generation *g, unsigned n, bool star
 
 	g->wanted = n;
 	if (n > first) {
-		effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
-					 .generation = g->number,
-					 .worker = NO_WORKER,
-					 .value = g->lane});
+		generation_prepare_lane(g, ret);
 		if (!started)
 			generation_unretire(g, now, ret);
 	}

@@ -93,10 +93,7 @@ static int resume_sockets(const struct service *s, struct effects *ret)
 		return r;
 	for (size_t i = 0; i < s->n_generations; i++)
 		if (s->generations[i]->lane != LANE_NONE)
-			effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
-						 .generation = s->generations[i]->number,
-						 .worker = NO_WORKER,
-						 .value = s->generations[i]->lane});
+			generation_prepare_lane(s->generations[i], ret);
 	effects_add(ret, (struct effect){.kind = EFFECT_STEER, .worker = NO_WORKER});
 	return 0;
 }
