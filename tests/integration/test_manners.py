@@ -108,9 +108,10 @@ def test_shuts_the_listener_down(web, load, sockets):
         running.wait_for(generation=number)
         one.wait_generation_gone(number - 1)
     result = running.stop()
-    # In the instant between, one connect of each client may be refused.
+    # Of each client what waited in that queue, and one more connect in the instant between, which may be
+    # refused, or come to a socket that is idle.
     assert set(result["failures"]) <= IN_FLIGHT | {"refused"}, result.summary()
-    assert result["failed"] <= CLIENTS, result.summary()
+    assert result["failed"] <= 2 * CLIENTS, result.summary()
     # The sockets' order has changed by it: nothing goes to idle ones afterwards.
     assert result["latency_usec"]["max"] < 2_000_000
 
