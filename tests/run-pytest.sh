@@ -13,6 +13,7 @@
 #   TENURE_PYTEST_MARK   a pytest -m expression instead of the default "not long"
 #   TENURE_PYTEST_JOBS   how many tests run side by side (default: as many as there are processors, at most 8, where
 #                        pytest-xdist is; else 1)
+#                        Up to three that fail beside others run once more by themselves, unless requests were lost
 #   TENURE_PYTEST_ARGS   more arguments, split at white space, for instance "-k rollback -x"
 set -eu
 
@@ -67,9 +68,30 @@ if [ "$n" = auto ]; then
 		[ "$n" -le 8 ] || n=8
 	fi
 fi
-[ "$n" = 1 ] || set -- -n "$n" "$@"
-
 cd "$builddir"
-# shellcheck disable=SC2086
-exec "$PYTHON" -m pytest -p no:cacheprovider -c "$srcdir/tests/integration/pytest.ini" \
-	--rootdir "$suite" -ra -m "$mark" ${TENURE_PYTEST_ARGS:-} "$@" "$suite"
+cache=$(mktemp -d)
+trap 'rm -rf "$cache"' EXIT
+trap 'exit 130' INT TERM
+
+# run_tests PYTEST ARGUMENT...
+run_tests()
+{
+	# shellcheck disable=SC2086
+	"$PYTHON" -m pytest -c "$srcdir/tests/integration/pytest.ini" -o cache_dir="$cache" \
+		--rootdir "$suite" -ra -m "$mark" ${TENURE_PYTEST_ARGS:-} "$@" "$suite"
+}
+
+status=0
+if [ "$n" = 1 ]; then
+	run_tests "$@" || status=$?
+else
+	run_tests -n "$n" "$@" || status=$?
+	# Side by side is for speed: what fails for want of time there is judged by itself. A lost request is
+	# lost (then the status is another one, see conftest.py), and so is the day when it is more than a few.
+	if [ "$status" -eq 1 ] && [ "$(grep -c '": true' "$cache/v/cache/lastfailed")" -le 3 ]; then
+		echo "what failed beside others, once more by itself:"
+		status=0
+		run_tests --last-failed "$@" || status=$?
+	fi
+fi
+exit "$status"

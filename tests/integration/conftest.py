@@ -40,6 +40,24 @@ def pytest_runtest_makereport(item, call):
                 report.sections.append((f"configuration of {running.directory}", config))
 
 
+# What no other run makes good: run-pytest.sh does not run such a test again.
+FINAL = ("requests failed", "Sanitizer", "runtime error:")
+EXIT_FINAL = 10
+
+
+def pytest_runtest_logreport(report):
+    if report.failed and any(words in str(report.longrepr) for words in FINAL):
+        pytest_runtest_logreport.final = True
+
+
+pytest_runtest_logreport.final = False
+
+
+def pytest_sessionfinish(session):
+    if pytest_runtest_logreport.final and session.exitstatus == pytest.ExitCode.TESTS_FAILED:
+        session.exitstatus = EXIT_FINAL
+
+
 @pytest.fixture(autouse=True)
 def no_strays(request, tmp_path):
     """The last check of each test, after the fixtures that end things: no process and no

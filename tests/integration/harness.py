@@ -383,4 +383,7 @@ def assert_clean(result, min_requests=1, generations=None):
     assert result["not_started"] == 0, f"the load itself was late: {result.summary()}"
     assert result["ok"] == result["requests"] >= min_requests, f"too few: {result.summary()}"
     if generations is not None:
-        assert set(result.generations) == set(generations), result.summary()
+        assert set(result.generations) <= set(generations), result.summary()
+        # A load that itself stood still does not see one that served for a moment.
+        if result.get("largest_gap_usec", 0) < 50_000:
+            assert set(result.generations) == set(generations), result.summary()
