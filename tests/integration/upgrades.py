@@ -67,6 +67,7 @@ def upgrade_many(daemon, load, n, service="web", **expected):
         daemon.upgrade(service)
         load.wait_for(generation=number)
     daemon.wait_serving(service, first + n)
+    load.wait_more(200)  # that each of its workers has some
     result = load.stop()
     assert_clean(result, generations=range(1, first + n + 1), **expected)
     return result
