@@ -313,6 +313,21 @@ void generation_retire_worker(
 		g, w, settle ? WORKER_ON_RETIRE : WORKER_ON_RETIRE_NOW, now, ret);
 }
 
+void generation_prepare_lane(const struct generation *g, struct effects *ret)
+{
+	effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
+				 .generation = g->number,
+				 .worker = NO_WORKER,
+				 .value = g->lane});
+}
+
+void generation_steer(const struct generation *g, struct effects *ret)
+{
+	effects_add(
+		ret, (struct effect){
+			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});
+}
+
 void generation_retire(
 	struct generation *g, enum reason reason, bool at_once, uint64_t now, struct effects *ret)
 {
@@ -322,20 +337,10 @@ void generation_retire(
 		g->reason = reason;
 		report(ret, REPORT_GENERATION_DRAINING, g, NULL);
 		/* Listeners that no serving generation has go to who leaves last. */
-		effects_add(ret, (struct effect){.kind = EFFECT_STEER,
-					 .generation = g->number,
-					 .worker = NO_WORKER});
+		generation_steer(g, ret);
 	}
 	for (unsigned i = 0; i < g->n_workers; i++)
 		generation_retire_worker(g, &g->workers[i], at_once, now, ret);
-}
-
-void generation_prepare_lane(const struct generation *g, struct effects *ret)
-{
-	effects_add(ret, (struct effect){.kind = EFFECT_PREPARE_LANE,
-				 .generation = g->number,
-				 .worker = NO_WORKER,
-				 .value = g->lane});
 }
 
 void generation_unretire_worker(

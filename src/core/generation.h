@@ -98,6 +98,8 @@ int generation_grow(struct generation *g, unsigned n);
 void generation_start(struct generation *g, unsigned n, uint64_t now_usec, struct effects *ret);
 /* Its lane is to have a socket for each worker, in every listener. */
 void generation_prepare_lane(const struct generation *g, struct effects *ret);
+/* New connections are to be divided anew, for its sake. */
+void generation_steer(const struct generation *g, struct effects *ret);
 /* All workers leave. at_once: without settle and idle wait. */
 void generation_retire(struct generation *g, enum reason reason, bool at_once, uint64_t now_usec,
 	struct effects *ret);

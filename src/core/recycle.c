@@ -77,13 +77,6 @@ static struct generation *candidate(const struct service *s)
 }
 
 /* Where nobody is ready, those that wait do so in the queue of one that will be. */
-static void steer(const struct generation *g, struct effects *ret)
-{
-	effects_add(
-		ret, (struct effect){
-			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});
-}
-
 static struct worker *spare_of(const struct recycle *r, const struct generation *g)
 {
 	return r->spare < g->n_workers ? &g->workers[r->spare] : NULL;
@@ -246,7 +239,7 @@ static bool advance_once(struct service *s, uint64_t now, struct effects *ret)
 		w->retiring = w->owes_settle = false;
 		w->rescues = 0;
 		(void)generation_worker_event(g, w, WORKER_ON_START, now, ret);
-		steer(g, ret);
+		generation_steer(g, ret);
 		return true;
 	case RECYCLE_RETURNING:
 		return is_back(r, g) && go_on(s, g, now, ret);
@@ -297,7 +290,7 @@ void recycle_yield(struct service *s, uint64_t now, struct effects *ret)
 	}
 	if (r->phase == RECYCLE_LEAVING) {
 		generation_unretire_worker(g, &g->workers[r->worker], now, ret);
-		steer(g, ret);
+		generation_steer(g, ret);
 	}
 	r->phase = RECYCLE_ENDING;
 }

@@ -22,14 +22,6 @@ bool resources_equal(const struct resource_config *a, const struct resource_conf
 	       a->io_weight == b->io_weight;
 }
 
-bool resources_are_set(const struct resource_config *c)
-{
-	struct resource_config none;
-
-	resources_init(&none);
-	return !resources_equal(c, &none);
-}
-
 static void add(struct resource_setting *ret, size_t *n, const char *key, const char *controller,
 	const char *file, uint64_t value)
 {

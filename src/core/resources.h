@@ -26,7 +26,6 @@ struct resource_setting {
 };
 
 void resources_init(struct resource_config *c);
-bool resources_are_set(const struct resource_config *c);
 bool resources_equal(const struct resource_config *a, const struct resource_config *b);
 /* Those that are set; ret: RESOURCES_MAX of them. */
 size_t resources_settings(

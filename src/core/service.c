@@ -107,9 +107,7 @@ static void drop_generation(struct service *s, size_t i, struct effects *ret)
 	/* The connections of a listener that only generations on their way out have go to another
 	 * of them. */
 	if (g->lane != LANE_NONE)
-		effects_add(ret, (struct effect){.kind = EFFECT_STEER,
-					 .generation = g->number,
-					 .worker = NO_WORKER});
+		generation_steer(g, ret);
 	if (g->lane != LANE_NONE)
 		effects_add(ret, (struct effect){.kind = EFFECT_RELEASE_LANE,
 					 .generation = g->number,
@@ -180,9 +178,7 @@ static bool is_empty(struct service *s, struct generation *g, uint64_t now, stru
 	effects_add(ret,
 		(struct effect){
 			.kind = EFFECT_END_REST, .generation = g->number, .worker = NO_WORKER});
-	effects_add(
-		ret, (struct effect){
-			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});
+	generation_steer(g, ret);
 	return false;
 }
 
@@ -415,9 +411,7 @@ static int on_listeners(struct service *s, struct generation *g, const struct up
 	if (g->lane == s->queue_lane)
 		service_keep_queue(s, g);
 	generation_prepare_lane(g, ret);
-	effects_add(
-		ret, (struct effect){
-			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});
+	generation_steer(g, ret);
 	return 0;
 }
 

@@ -103,9 +103,7 @@ static int on_adopt(
 	s->rollout.from = s->rollout.to = 0;
 	service_keep_queue(s, g);
 	generation_prepare_lane(g, ret);
-	effects_add(
-		ret, (struct effect){
-			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});
+	generation_steer(g, ret);
 	return 0;
 }
 
@@ -182,9 +180,7 @@ static int on_rollback(
 		(to->state != GENERATION_WARM && to->state != GENERATION_RETIRING))
 		return SERVICE_E_NOT_ALIVE;
 	/* First of all: who comes from now on is served by the generation we go back to. */
-	effects_add(
-		ret, (struct effect){
-			     .kind = EFFECT_STEER, .generation = to->number, .worker = NO_WORKER});
+	generation_steer(to, ret);
 	rollout_cancel(s, REASON_ROLLED_BACK, ret);
 	r->id++;
 	r->from = from->number;
@@ -224,9 +220,7 @@ static void scale(struct service *s, struct generation *g, unsigned n, bool star
 			generation_retire_worker(g, &g->workers[i], false, now, ret);
 	if (started)
 		rollout_scale(s, n, now, ret);
-	effects_add(
-		ret, (struct effect){
-			     .kind = EFFECT_STEER, .generation = g->number, .worker = NO_WORKER});
+	generation_steer(g, ret);
 }
 
 /* Who serves; who is about to; and a warm one: who goes back to it needs as many workers there.

@@ -101,14 +101,14 @@ static void stand_alone(void)
 	hurry();
 }
 
-/* Another file's end makes no difference: where there is something nothing is done. */
+/* Where there is something it fails, as it should. That the file has a name left by which it can be
+ * linked again is the daemon's doing. */
 static void put_back(const struct kept *kept, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		if (linkat(AT_FDCWD, kept[i].file, kept[i].directory_fd, kept[i].name,
-			    AT_SYMLINK_FOLLOW) < 0 &&
-			errno != EEXIST)
-			continue; /* tenured has another name of it */
+			    AT_SYMLINK_FOLLOW) < 0)
+			continue;
 }
 
 static _Noreturn void guard(

@@ -62,7 +62,8 @@ long long status_ready(const json_t *service)
 	return n;
 }
 
-char *status_traffic(const json_t *service)
+/* "7:75% 8:25%". The caller frees; NULL: out of memory. */
+static char *format_traffic(const json_t *service)
 {
 	const json_t *generations = json_object_get(service, "generations"), *generation;
 	char percent[TEXT_PERCENT_MAX], *text = strdup("");
@@ -342,7 +343,7 @@ void status_overview(struct output *o, const json_t *services, uint64_t now_usec
 		const char *state = field_text_or(service, "state", "?");
 		const json_t *generation = serving_generation(service);
 		_cleanup_free_ char *number = generation_text(service);
-		_cleanup_free_ char *traffic = status_traffic(service);
+		_cleanup_free_ char *traffic = format_traffic(service);
 		_cleanup_free_ char *listeners =
 			join(json_object_get(service, "listeners"), "address");
 		long long ready = status_ready(service);

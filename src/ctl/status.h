@@ -12,8 +12,6 @@ void status_detail(struct output *o, const json_t *service, uint64_t now_usec);
  * before each. verbose: with the failed worker's last output. */
 void status_notes(struct output *o, const json_t *service, const char *prefix, bool verbose,
 	uint64_t now_usec);
-/* "7:75% 8:25%". The caller frees; NULL: out of memory. */
-char *status_traffic(const json_t *service);
 /* Of a Generation or Rollout: " (24.6% of 812 seen)", or "" where nothing was measured. */
 #define STATUS_MEASURED_MAX 64
 const char *status_measured(const json_t *object, char buf[static STATUS_MEASURED_MAX]);
